@@ -1,0 +1,184 @@
+"""Runs one step on one rank, from the message of rank 0 to the sampled tokens; the same on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from contracts.errors import Internal, InvalidArgument
+from engine.compiled import CompiledStep
+from engine.message import StepMessage
+from engine.model import embed, forward_layers, head_logits
+from engine.ranks import Ranks
+from engine.sampler import Sampled, sample
+from engine.weights import Weights
+from kernels import native
+from kernels.paged import KVCache, Rows
+
+__all__ = ["Executor", "LayerHook", "StepOutput"]
+
+
+class LayerHook(Protocol):
+    """Looks at the rows between layers, and may drop some of them."""
+
+    layers: tuple[int, ...]
+    """After which layers (counted from 0) it wants to be called."""
+
+    def __call__(
+        self,
+        layer: int,
+        hidden: torch.Tensor,  # [rows still there, hidden] float32
+        rows: torch.Tensor,  # [rows still there] int64: their numbers in the step
+    ) -> torch.Tensor | None:
+        """None to keep all rows, or a bool tensor [rows still there], True for those that stay."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepOutput:
+    """What a step brought. `choice_of` maps the number of a chosen row to its place in `sampled`, where it survived."""
+
+    sampled: Sampled | None
+    choice_of: Mapping[int, int]
+    num_rows_dropped: int
+
+
+class Executor:
+    """Weights, cache and ranks of one process."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        cache: KVCache,
+        ranks: Ranks,
+        *,
+        num_threads: int,
+        num_real_tokens: int,
+        compiled: CompiledStep | None,
+    ) -> None:
+        self.weights, self.cache, self.ranks = weights, cache, ranks
+        self.num_threads, self.num_real_tokens, self.compiled = num_threads, num_real_tokens, compiled
+
+    def run(
+        self, message: StepMessage, hook: LayerHook | None = None, undroppable: frozenset[int] = frozenset()
+    ) -> StepOutput:
+        """One step: copies, layers, logits, tokens. `hook` lives on rank 0; the others hear what it dropped."""
+        with torch.inference_mode(), native.use_threads(self.num_threads):
+            self._copy(message)
+            rows = Rows(torch.from_numpy(message.rows), message.num_rows, message.num_table_entries)
+            tokens = torch.from_numpy(message.tokens)
+            chosen = torch.from_numpy(message.chosen)
+            if message.hook_layers.size == 0:
+                logits = self._logits(tokens, rows, chosen)
+                places = list(range(message.chosen.size))
+                num_dropped = 0
+            else:
+                residual, alive = self._layers_with_hook(tokens, rows, message, hook, undroppable)
+                message, places, chosen = _survivors(message, alive)
+                logits = head_logits(self.weights, residual, chosen)
+                num_dropped = rows.count - alive.shape[0]
+            sampled = None
+            if message.chosen.size:
+                shard = self.weights.shard
+                sampled = sample(logits, message, self.ranks, shard, num_real_tokens=self.num_real_tokens)
+        return StepOutput(
+            sampled=sampled,
+            choice_of={choice: place for place, choice in enumerate(places)},
+            num_rows_dropped=num_dropped,
+        )
+
+    def _copy(self, message: StepMessage) -> None:
+        copies, at = message.copies, 0
+        while at < copies.size:
+            count = int(copies[at])
+            sources, targets = copies[at + 1 : at + 1 + count], copies[at + 1 + count : at + 1 + 2 * count]
+            self.cache.copy(torch.from_numpy(sources.copy()), torch.from_numpy(targets.copy()))
+            at += 1 + 2 * count
+
+    def _logits(self, tokens: torch.Tensor, rows: Rows, chosen: torch.Tensor) -> torch.Tensor:
+        if self.compiled is not None:
+            return self.compiled.run(tokens, rows, chosen)
+        residual = embed(self.weights, self.ranks, tokens)
+        self._layers(residual, rows, 0, len(self.weights.layers))
+        return head_logits(self.weights, residual, chosen.long())
+
+    def _layers(self, residual: torch.Tensor, rows: Rows, first: int, last: int) -> torch.Tensor:
+        if self.compiled is not None:
+            return self.compiled.run_layers(residual, rows, first, last)
+        return forward_layers(self.weights, self.ranks, residual, rows, self.cache, first=first, last=last)
+
+    def _layers_with_hook(
+        self,
+        tokens: torch.Tensor,
+        rows: Rows,
+        message: StepMessage,
+        hook: LayerHook | None,
+        undroppable: frozenset[int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The residual stream of the surviving rows, and their numbers."""
+        residual = embed(self.weights, self.ranks, tokens)
+        alive = torch.arange(rows.count)
+        first = 0
+        for layer in message.hook_layers.tolist():
+            residual = self._layers(residual, rows, first, layer + 1)
+            first = layer + 1
+            keep = self._ask(hook, layer, residual, alive, undroppable)
+            if not bool(keep.all()):
+                rows, residual, alive = rows.select(keep), residual[keep].contiguous(), alive[keep]
+        return self._layers(residual, rows, first, len(self.weights.layers)), alive
+
+    def _ask(
+        self,
+        hook: LayerHook | None,
+        layer: int,
+        residual: torch.Tensor,
+        alive: torch.Tensor,
+        undroppable: frozenset[int],
+    ) -> torch.Tensor:
+        if self.ranks.rank != 0:
+            return torch.frombuffer(bytearray(self.ranks.receive()), dtype=torch.bool)
+        if hook is None:
+            raise Internal("a step stops between layers, but nobody is there to look")
+        keep = hook(layer, residual, alive)
+        if keep is None:
+            keep = torch.ones(alive.shape[0], dtype=torch.bool)
+        if keep.dtype != torch.bool or keep.shape != alive.shape:
+            raise InvalidArgument(
+                f"a layer hook answers with bool [{alive.shape[0]}], got {keep.dtype} {list(keep.shape)}"
+            )
+        lost = undroppable.intersection(alive[~keep].tolist())
+        if lost:
+            raise InvalidArgument(
+                f"a layer hook dropped rows {sorted(lost)} of committed tokens; only tree nodes can go"
+            )
+        self.ranks.send(keep.numpy().tobytes())
+        return keep
+
+
+def _survivors(message: StepMessage, alive: torch.Tensor) -> tuple[StepMessage, list[int], torch.Tensor]:
+    """The message without the choices of dropped rows, the numbers of those left, and their rows among the living."""
+    place_of = {row: place for place, row in enumerate(alive.tolist())}
+    left = [choice for choice, row in enumerate(message.chosen.tolist()) if row in place_of]
+    index = np.array(left, dtype=np.int64)
+    new_number = np.full(message.chosen.size, -1, dtype=np.int64)
+    new_number[index] = np.arange(index.size)
+    kept_edits = new_number[message.edits[:, 0]] >= 0 if message.edits.size else np.zeros(0, dtype=bool)
+    kept_masks = new_number[message.masked] >= 0 if message.masked.size else np.zeros(0, dtype=bool)
+    edits = message.edits[kept_edits].copy()
+    edits[:, 0] = new_number[edits[:, 0]]
+    smaller = replace(
+        message,
+        chosen=message.chosen[index],
+        seeds=message.seeds[index],
+        positions=message.positions[index],
+        settings=message.settings[index],
+        edits=edits,
+        edit_values=message.edit_values[kept_edits],
+        masks=message.masks[kept_masks] if message.masked.size else message.masks,
+        masked=new_number[message.masked[kept_masks]].astype("<i4"),
+    )
+    return smaller, left, torch.tensor([place_of[int(row)] for row in smaller.chosen], dtype=torch.int64)

@@ -1,0 +1,115 @@
+"""From a configuration to a running engine, or to a follower of one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from contracts.clock import Clock
+from contracts.config import EngineConfig, MachineFacts, ModelFacts, ResolvedEngineConfig, resolve_engine
+from contracts.errors import ConfigError
+from engine.checkpoint import Checkpoint
+from engine.compiled import CompiledStep
+from engine.engine import Engine, Follower
+from engine.executor import Executor
+from engine.ranks import Ranks, SingleRank
+from engine.tokenizer import Tokenizer
+from engine.topology import Shard
+from engine.weights import load_weights
+from kernels import native
+from kernels.paged import KVCache
+
+__all__ = ["LoadedEngine", "load_engine", "load_follower", "machine_facts"]
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedEngine:
+    """An engine with the tokenizer of its checkpoint and the configuration it runs under."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    config: ResolvedEngineConfig
+    eos_token_ids: tuple[int, ...]
+
+
+def load_engine(config: EngineConfig, *, ranks: Ranks | None = None, clock: Clock | None = None) -> LoadedEngine:
+    """Rank 0: reads the checkpoint, plans memory, builds the executor."""
+    ranks = ranks or SingleRank()
+    with Checkpoint.open(config.model) as checkpoint:
+        tokenizer = _tokenizer(checkpoint)
+        resolved = _resolved(config, checkpoint)
+        engine = Engine(
+            _executor(checkpoint, resolved, tokenizer, ranks),
+            checkpoint.identity(tokenizer),
+            max_context=resolved.max_context,
+            max_batch_rows=resolved.max_batch_rows,
+            prefix_cache=resolved.prefix_cache,
+            clock=clock,
+        )
+        return LoadedEngine(
+            engine=engine, tokenizer=tokenizer, config=resolved, eos_token_ids=checkpoint.config.eos_token_ids
+        )
+
+
+def load_follower(config: EngineConfig, ranks: Ranks) -> Follower:
+    """A rank above 0 of the same configuration."""
+    with Checkpoint.open(config.model) as checkpoint:
+        return Follower(_executor(checkpoint, _resolved(config, checkpoint), _tokenizer(checkpoint), ranks))
+
+
+def machine_facts() -> MachineFacts:
+    """What this machine has."""
+    has_cuda = torch.cuda.is_available()
+    return MachineFacts(
+        num_cpus=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        has_cuda=has_cuda,
+        cuda_memory_bytes=torch.cuda.get_device_properties(0).total_memory if has_cuda else 0,
+    )
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    tokenizer = Tokenizer.load(Path(checkpoint.folder))
+    tokenizer.check_matches(checkpoint.config.vocab_size)
+    return tokenizer
+
+
+def _resolved(config: EngineConfig, checkpoint: Checkpoint) -> ResolvedEngineConfig:
+    dtype = _DTYPES["bfloat16" if config.dtype == "auto" else config.dtype]
+    num_weights = sum(torch.Size(checkpoint.shape(name)).numel() for name in checkpoint.names)
+    facts = ModelFacts(max_context=checkpoint.config.max_context, weight_bytes=num_weights * dtype.itemsize)
+    return resolve_engine(config, machine_facts(), facts)
+
+
+def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: Tokenizer, ranks: Ranks) -> Executor:
+    if config.tensor_parallel != ranks.size:
+        raise ConfigError(f"engine.tensor_parallel is {config.tensor_parallel}, but the group has {ranks.size} ranks")
+    shard = Shard(config=checkpoint.config, rank=ranks.rank, num_ranks=ranks.size)
+    dtype = _DTYPES[config.dtype]
+    sizes = {
+        "num_layers": shard.config.num_layers,
+        "num_kv_heads": shard.num_kv_heads,
+        "head_dim": shard.config.head_dim,
+    }
+    bytes_per_block = KVCache.bytes_per_block(**sizes, dtype=dtype)
+    num_blocks = config.kv_cache_bytes // bytes_per_block
+    if num_blocks < 1:
+        raise ConfigError(
+            f"engine.kv_cache_bytes is {config.kv_cache_bytes}; one block of this model takes {bytes_per_block}"
+        )
+    with native.use_threads(config.num_threads):
+        weights = load_weights(checkpoint, shard, dtype, max_context=config.max_context, device=config.device)
+    cache = KVCache(**sizes, num_blocks=num_blocks, dtype=dtype, device=config.device)
+    return Executor(
+        weights,
+        cache,
+        ranks,
+        num_threads=config.num_threads,
+        num_real_tokens=min(tokenizer.num_real_tokens, checkpoint.config.vocab_size),
+        compiled=CompiledStep.build(weights, cache) if config.compiled_step else None,
+    )

@@ -1,0 +1,206 @@
+"""From logits to tokens: processors, then argmax with shared noise, over any number of vocabulary shards.
+
+The order is fixed: repetition penalty and biases, allowed tokens, temperature, top-k, top-p, min-p, noise, argmax. Top-k,
+top-p and min-p all come down to one threshold on the scaled logits, so only candidates and sums cross between ranks, never
+whole logits: each rank contributes its best few and its sum of exponentials, and all compute the same threshold from them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.message import StepMessage
+from engine.ranks import Ranks
+from engine.topology import Shard
+from kernels.noise import Choice, choose, log_sum
+
+__all__ = ["Sampled", "sample"]
+
+# Enough for top-k and top-p as people use them; where it is not, it grows until it is.
+_FIRST_NUM_CANDIDATES = 64
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampled:
+    """The num_top best tokens of each sampled row, best first; the first is the choice."""
+
+    values: torch.Tensor  # [rows, num_top] float32: scaled logit plus noise
+    tokens: torch.Tensor  # [rows, num_top] int64; -1 where fewer tokens take part
+    logprobs: torch.Tensor | None  # [rows, num_top] float64: under the unprocessed distribution
+    likeliest: tuple[torch.Tensor, torch.Tensor] | None  # [rows, n] log-probabilities and tokens, unprocessed
+
+
+def sample(
+    logits: torch.Tensor,  # [rows, vocabulary shard] float32
+    message: StepMessage,
+    ranks: Ranks,
+    shard: Shard,
+    *,
+    num_real_tokens: int,
+) -> Sampled:
+    """One choice per row as the message says; the same on every rank."""
+    first = shard.vocabulary.start
+    if shard.vocabulary.stop > num_real_tokens:  # the model's vocabulary may be padded past the tokenizer's
+        logits[:, max(num_real_tokens - first, 0) :] = -math.inf
+    raw = logits
+    if message.edits.size or message.masked.size:
+        logits = logits.clone()
+        _apply_edits(logits, message, shard)
+        _apply_masks(logits, message, shard)
+    thresholds = _thresholds(logits, message, ranks)
+    choices = [
+        Choice(
+            seed=int(seed),
+            position=int(position),
+            inverse_temperature=1.0 / temperature if temperature > 0 else 1.0,
+            noisy=temperature > 0,
+            threshold=threshold,
+        )
+        for seed, position, temperature, threshold in zip(
+            message.seeds.tolist(), message.positions.tolist(), message.settings[:, 0].tolist(), thresholds, strict=True
+        )
+    ]
+    values, tokens = choose(logits, choices, num_top=message.num_top, first_token=first)
+    if ranks.size == 1 and not message.wants_logprobs:
+        return Sampled(values=values, tokens=tokens, logprobs=None, likeliest=None)
+    picked = raw.gather(1, (tokens - first).clamp(min=0))
+    values, tokens, picked = _merge(ranks, values, tokens, picked)
+    if not message.wants_logprobs:
+        return Sampled(values=values, tokens=tokens, logprobs=None, likeliest=None)
+    normaliser = _log_normaliser(raw, ranks)[:, None]
+    likeliest = None
+    if message.num_likeliest > 0:
+        plain = [Choice()] * raw.shape[0]
+        best, best_tokens = choose(raw, plain, num_top=message.num_likeliest, first_token=first)
+        best, best_tokens, _ = _merge(ranks, best, best_tokens, best)
+        likeliest = (best.double() - normaliser, best_tokens)
+    return Sampled(values=values, tokens=tokens, logprobs=picked.double() - normaliser, likeliest=likeliest)
+
+
+def _apply_edits(
+    logits: torch.Tensor,  # [rows, vocabulary shard], changed in place
+    message: StepMessage,
+    shard: Shard,
+) -> None:
+    """Repetition penalty (a factor, away from being chosen whatever the sign), then the sum of additive ones."""
+    held = (message.edits[:, 1] >= shard.vocabulary.start) & (message.edits[:, 1] < shard.vocabulary.stop)
+    if not held.any():
+        return
+    rows = torch.from_numpy(message.edits[held, 0].copy())
+    columns = torch.from_numpy(message.edits[held, 1] - shard.vocabulary.start)
+    factors, addends = torch.from_numpy(message.edit_values[held].copy()).unbind(1)
+    found = logits[rows, columns]
+    logits[rows, columns] = torch.where(found > 0, found / factors, found * factors) + addends
+
+
+def _apply_masks(
+    logits: torch.Tensor,  # [rows, vocabulary shard], changed in place
+    message: StepMessage,
+    shard: Shard,
+) -> None:
+    for row, mask in zip(message.masked.tolist(), message.masks, strict=True):
+        allowed = np.unpackbits(mask, bitorder="little", count=shard.config.vocab_size)[shard.vocabulary]
+        logits[row, torch.from_numpy(allowed == 0)] = -math.inf
+
+
+def _thresholds(
+    logits: torch.Tensor,  # [rows, vocabulary shard]
+    message: StepMessage,
+    ranks: Ranks,
+) -> list[float]:
+    """For each row the smallest scaled logit that may be chosen; minus infinity where all may."""
+    temperature, top_k, top_p, min_p = message.settings.T
+    limited = np.flatnonzero((temperature > 0) & ((top_k > 0) | (top_p < 1.0) | (min_p > 0.0)))
+    thresholds = [-math.inf] * logits.shape[0]
+    if limited.size == 0:
+        return thresholds
+    inverse = torch.from_numpy((1.0 / temperature[limited]).astype(np.float32))
+    scaled = logits[torch.from_numpy(limited)] * inverse[:, None]
+    masses = [part.double().numpy() for part in ranks.gather(log_sum(scaled))]
+    undecided = {int(row): index for index, row in enumerate(limited)}
+    num_candidates = max(_FIRST_NUM_CANDIDATES, int(top_k[limited].max()))
+    vocabulary = max(int(x) for x in ranks.gather(torch.tensor(logits.shape[1])))
+    while undecided:
+        count = min(num_candidates, logits.shape[1])
+        best = torch.full((scaled.shape[0], min(num_candidates, vocabulary)), -math.inf)
+        best[:, :count] = scaled.topk(count, dim=-1).values
+        merged = np.concatenate([part.numpy() for part in ranks.gather(best)], axis=1)
+        for row, index in list(undecided.items()):
+            found = _threshold(
+                np.sort(merged[index])[::-1].astype(np.float64),
+                [(mass[index, 0], mass[index, 1]) for mass in masses],
+                top_k=int(top_k[row]),
+                top_p=float(top_p[row]),
+                min_p=float(min_p[row]),
+                is_complete=num_candidates >= vocabulary,
+            )
+            if found is not None:
+                thresholds[row] = found
+                del undecided[row]
+        num_candidates *= 4
+    return thresholds
+
+
+def _threshold(
+    best: Array,  # [candidates] float64, largest first
+    masses: list[tuple[float, float]],  # per rank: largest scaled logit, sum of exp(x - largest)
+    *,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    is_complete: bool,
+) -> float | None:
+    """The threshold of one row, or None where more candidates are needed to know it."""
+    best = best[best > -math.inf]
+    largest = float(best[0])
+    threshold = largest + math.log(min_p) if min_p > 0 else -math.inf
+    weights = np.exp(best - largest)
+    total = sum(mass * math.exp(top - largest) for top, mass in masses if top > -math.inf)
+    if 0 < top_k <= len(best):
+        threshold = max(threshold, float(best[top_k - 1]))
+        weights = weights[best >= best[top_k - 1]]  # equals of the k-th stay too, whatever their order
+        total = float(weights.sum())
+    if top_p < 1.0:
+        enough = np.flatnonzero(np.cumsum(weights) >= top_p * total)
+        if enough.size == 0 and not is_complete and not 0 < top_k <= len(best):
+            return None
+        threshold = max(threshold, float(best[enough[0]] if enough.size else best[len(weights) - 1]))
+    return threshold
+
+
+def _merge(
+    ranks: Ranks,
+    values: torch.Tensor,  # [rows, num_top] float32
+    tokens: torch.Tensor,  # [rows, num_top] int64
+    extra: torch.Tensor,  # [rows, num_top] float32
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The best of all ranks' best: by value, then by smaller token; `extra` goes along."""
+    if ranks.size == 1:
+        return values, tokens, extra
+    num_top = values.shape[1]
+    both = torch.stack([values.double(), tokens.double(), extra.double()])
+    every = torch.cat(ranks.gather(both), dim=2)
+    # Ranks hold rising token ranges and each lists its equals by rising token: a stable sort keeps that order.
+    order = every[0].sort(dim=1, descending=True, stable=True).indices[:, :num_top]
+    values, tokens, extra = (every[i].gather(1, order) for i in range(3))
+    return values.float(), tokens.long(), extra.float()
+
+
+def _log_normaliser(
+    raw: torch.Tensor,  # [rows, vocabulary shard]
+    ranks: Ranks,
+) -> torch.Tensor:
+    """log(sum(exp(logits))) over the whole vocabulary: [rows] float64."""
+    parts = [part.double() for part in ranks.gather(log_sum(raw))]
+    largest = torch.stack([part[:, 0] for part in parts]).max(dim=0).values
+    total = torch.zeros_like(largest)
+    for part in parts:
+        total += part[:, 1] * torch.exp(part[:, 0] - largest)
+    return largest + total.log()

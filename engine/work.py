@@ -1,0 +1,87 @@
+"""What an engine can be asked to do in a step, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contracts.types import DraftNode, Feedback, SequenceId, StepReport, Verdict
+
+__all__ = ["Candidate", "Draft", "Drafted", "Outcome", "Proposal", "StepResult", "Verify", "Work"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verify:
+    """Compute committed tokens, check a frontier below them, and let the model decide.
+
+    With `num_pending` smaller than what is pending this is a chunk of the prompt: nothing is decided, and there can be no
+    nodes. Without nodes it is a plain step. `masks` is empty, or holds for the last committed token and then for each node
+    the tokens allowed after it: bit t % 8 of byte t // 8, or None for all.
+    """
+
+    sequence: SequenceId
+    num_pending: int | None = None
+    nodes: tuple[DraftNode, ...] = ()
+    masks: tuple[bytes | None, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """Compute committed tokens and new tree nodes, and say what the model would continue them with.
+
+    Nodes are (token, parent), the parent an index among all of the sequence's nodes, or ROOT; they stay in the cache
+    until `Engine.commit` decides about them.
+    """
+
+    sequence: SequenceId
+    num_pending: int | None = None
+    nodes: tuple[tuple[int, int], ...] = ()
+
+
+Work = Verify | Draft
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A token that could come next: its scaled logit plus the shared noise, and its plain log-probability."""
+
+    token: int
+    value: float
+    logprob: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """The best continuations of one row, best first: `parent` is a node's index, or ROOT for the last committed token."""
+
+    parent: int
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drafted:
+    """The answer to `Draft`; without proposals while the prompt is not through."""
+
+    first_node: int
+    proposals: tuple[Proposal, ...]
+
+
+Outcome = Verdict | Drafted | None
+"""None for a `Verify` that was a chunk of a prompt."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """One outcome for each piece of work, in its order, and what the step cost."""
+
+    outcomes: tuple[Outcome, ...]
+    report: StepReport
+
+
+def feedback_of(nodes: tuple[DraftNode, ...], accepted: list[int], pruned: frozenset[int]) -> tuple[Feedback, ...]:
+    """What the round found out about each node of a frontier."""
+    chosen = set(accepted)
+    reached = {-1, *accepted}
+    return tuple(
+        Feedback(parent_accepted=node.parent in reached, chosen=index in chosen, pruned=index in pruned)
+        for index, node in enumerate(nodes)
+    )

@@ -1,0 +1,152 @@
+"""Linear layers over packed weights: y = x W^T + b, with float32 results.
+
+On CPU the weights are packed once for streaming (src/linear.h says how, and why a row's result does not depend on
+how many rows there are). Elsewhere, or without the library, they stay as torch holds them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from kernels import native
+
+__all__ = ["Linear", "embed_reference", "linear_reference"]
+
+_BLOCK_OUTPUTS = 32
+# oneDNN switches to another kernel, with another order of summation, for one row over a long inner dimension.
+_INNER_SIZE_THAT_CHANGES_FOR_ONE_ROW = 1024
+
+
+class Linear:
+    """One weight matrix of `outputs` x `inner`, float32 or bfloat16.
+
+    >>> layer = Linear(torch.tensor([[1.0, 2.0], [0.0, -1.0]]), bias=torch.tensor([0.5, 0.0]))
+    >>> layer(torch.tensor([[3.0, 4.0]]))
+    tensor([[11.5000, -4.0000]])
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,  # [outputs, inner]
+        bias: torch.Tensor | None = None,  # [outputs]
+    ) -> None:
+        if weight.dim() != 2 or weight.dtype not in native.KINDS:
+            raise ValueError(
+                f"weight must be [outputs, inner] of float32 or bfloat16, got {weight.dtype} {tuple(weight.shape)}"
+            )
+        self.outputs, self.inner = weight.shape
+        self.dtype = weight.dtype
+        self.kind = native.KINDS[weight.dtype]
+        self.bias = None if bias is None else _padded(bias.float(), self.outputs)
+        self.packed: torch.Tensor | None = None
+        self.weight: torch.Tensor | None = None
+        library = native.library() if weight.device.type == "cpu" and self._fits_packing() else None
+        if library is None:
+            self.weight = weight.contiguous()
+            return
+        size = library.specfleet_packed_size(self.kind, self.outputs, self.inner)
+        self.packed = torch.empty(size, dtype=weight.dtype)
+        source = weight if weight.stride(1) == 1 else weight.contiguous()
+        library.specfleet_pack(
+            self.kind,
+            native.num_threads(),
+            source.data_ptr(),
+            source.stride(0),
+            self.outputs,
+            self.inner,
+            self.packed.data_ptr(),
+        )
+
+    def _fits_packing(self) -> bool:
+        # A pair of bf16 inputs is read at once, so an odd inner size would read past a row's end.
+        return self.dtype == torch.float32 or self.inner % 2 == 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of weights that one pass reads."""
+        held = self.packed if self.packed is not None else self.weight
+        assert held is not None
+        return held.numel() * held.element_size()
+
+    def __call__(
+        self,
+        x: torch.Tensor,  # [rows, inner]
+    ) -> torch.Tensor:
+        """x W^T + b as float32 [rows, outputs]."""
+        y = torch.empty(x.shape[0], self.outputs, dtype=torch.float32, device=x.device)
+        return self._run(x, y, accumulate=False)
+
+    def add_to(
+        self,
+        x: torch.Tensor,  # [rows, inner]
+        y: torch.Tensor,  # [rows, outputs] float32, changed in place
+    ) -> torch.Tensor:
+        """y += x W^T + b."""
+        return self._run(x, y, accumulate=True)
+
+    def _run(self, x: torch.Tensor, y: torch.Tensor, *, accumulate: bool) -> torch.Tensor:
+        if x.dim() != 2 or x.shape[1] != self.inner or x.dtype != self.dtype:
+            raise ValueError(f"expected {self.dtype} rows of {self.inner}, got {x.dtype} {tuple(x.shape)}")
+        if self.packed is None:
+            assert self.weight is not None
+            result = linear_reference(x, self.weight, None if self.bias is None else self.bias[: self.outputs])
+            return y.add_(result) if accumulate else y.copy_(result)
+        library = native.library()
+        if library is None:
+            raise RuntimeError("these weights were packed for the CPU library, which is switched off here")
+        x = x.contiguous()
+        library.specfleet_linear(
+            self.kind,
+            native.num_threads(),
+            x.data_ptr(),
+            x.shape[0],
+            self.inner,
+            self.packed.data_ptr(),
+            native.address(self.bias),
+            self.outputs,
+            int(accumulate),
+            y.data_ptr(),
+        )
+        return y
+
+    def embed(
+        self,
+        tokens: torch.Tensor,  # [rows] int64
+    ) -> torch.Tensor:
+        """Rows of the weight as float32 [rows, inner]: the matrix read as an embedding table."""
+        if self.packed is None:
+            assert self.weight is not None
+            return embed_reference(tokens, self.weight)
+        library = native.library()
+        if library is None:
+            raise RuntimeError("these weights were packed for the CPU library, which is switched off here")
+        out = torch.empty(tokens.shape[0], self.inner, dtype=torch.float32)
+        library.specfleet_embed(
+            self.kind, tokens.data_ptr(), tokens.shape[0], self.packed.data_ptr(), self.inner, out.data_ptr()
+        )
+        return out
+
+
+def linear_reference(
+    x: torch.Tensor,  # [rows, inner]
+    weight: torch.Tensor,  # [outputs, inner]
+    bias: torch.Tensor | None = None,  # [outputs] float32
+) -> torch.Tensor:
+    """The plain meaning, float32 [rows, outputs]. For bfloat16, rows are invariant as far as oneDNN's kernels are."""
+    lonely = x.shape[0] == 1 and x.shape[1] > _INNER_SIZE_THAT_CHANGES_FOR_ONE_ROW
+    y = F.linear(x.expand(2, -1).contiguous() if lonely else x, weight)[: x.shape[0]].float()
+    return y if bias is None else y + bias
+
+
+def embed_reference(
+    tokens: torch.Tensor,  # [rows] int64
+    table: torch.Tensor,  # [vocabulary, hidden]
+) -> torch.Tensor:
+    """Rows of the table as float32."""
+    return F.embedding(tokens, table).float()
+
+
+def _padded(bias: torch.Tensor, outputs: int) -> torch.Tensor:
+    """The bias with zeros up to a whole number of blocks, as the library reads it."""
+    return F.pad(bias, (0, -outputs % _BLOCK_OUTPUTS)).contiguous()

@@ -1,0 +1,147 @@
+// Attention of each row over its own keys, read in their logical order through block tables.
+//
+// Why a row's result depends on nothing but its own keys: scores are independent of one another; the
+// maximum is exact; the sum of exponentials runs in sixteen lanes by logical position modulo sixteen;
+// the weighted sum of values walks logical positions one by one. Where a key lies (in its table's block
+// or in a tree slot), which rows share the step, and how many members work on it never enter.
+#pragma once
+#include <limits>
+#include <vector>
+
+#include "paged.h"
+#include "team.h"
+
+namespace specfleet {
+
+// One row's view of its keys.
+struct KeyView {
+  const int32_t* table;
+  const int32_t* tail;
+  int num_in_table;
+  int first;  // first position inside the sliding window
+  int count;  // position + 1
+  int64_t slot(int position) const {
+    if (position < num_in_table)
+      return static_cast<int64_t>(table[position / kBlockTokens]) * kBlockTokens + position % kBlockTokens;
+    return tail[position - num_in_table];
+  }
+};
+
+// The keys of logical block `b` in block layout: the cache's own block where all of it is in order,
+// otherwise gathered into `scratch` lane by lane.
+template <class T>
+inline const T* block_of_keys(const KeyView& view, int b, const T* keys, CacheShape shape, int kv_head, T* scratch) {
+  const int base = b * kBlockTokens;
+  const int end = view.count < base + kBlockTokens ? view.count : base + kBlockTokens;
+  if (end <= view.num_in_table)
+    return keys + static_cast<int64_t>(view.table[b]) * shape.block_size() + kv_head * shape.head_size();
+  for (int position = base; position < end; ++position)
+    copy_key(key_lane(keys, shape, view.slot(position), kv_head), scratch + (position - base) * Pair<T>::kWidth,
+             shape.head_dim);
+  return scratch;
+}
+
+// Query heads of one row that share a key-value head: queries [kHeads, head_dim] -> out [kHeads, head_dim].
+template <class T, int kHeads>
+void attend(const KeyView& view, const T* queries, float scale, const T* keys, const T* values, CacheShape shape,
+            int kv_head, T* out) {
+  using Step = Pair<T>;
+  constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+  const int d = shape.head_dim;
+  const int first_block = view.first / kBlockTokens, last_block = (view.count - 1) / kBlockTokens;
+  const int width = (last_block - first_block + 1) * kBlockTokens;
+  static thread_local std::vector<float> score_store;
+  static thread_local std::vector<T> gathered_store;
+  if (score_store.size() < static_cast<size_t>(kHeads) * width) score_store.resize(static_cast<size_t>(kHeads) * width);
+  if (gathered_store.size() < static_cast<size_t>(shape.head_size())) gathered_store.assign(shape.head_size(), T{});
+  float* scores = score_store.data();
+
+  Float16 highest[kHeads];
+  for (int h = 0; h < kHeads; ++h) highest[h] = splat(kMinusInfinity);
+  for (int b = first_block; b <= last_block; ++b) {
+    const T* block = block_of_keys(view, b, keys, shape, kv_head, gathered_store.data());
+    Float16 sum[kHeads];
+    for (int h = 0; h < kHeads; ++h) sum[h] = zeros();
+    for (int k = 0; k < d / Step::kWidth; ++k) {
+      const typename Step::Operand w = Step::weights(block + k * kBlockTokens * Step::kWidth);
+      for (int h = 0; h < kHeads; ++h)
+        sum[h] = Step::dot(sum[h], w, Step::broadcast(queries + h * d + k * Step::kWidth));
+    }
+    const int base = b * kBlockTokens;
+    for (int h = 0; h < kHeads; ++h) {
+      const Float16 score =
+          keep_lanes(mul(sum[h], splat(scale)), view.first - base, view.count - base, kMinusInfinity);
+      store(scores + h * width + base - first_block * kBlockTokens, score);
+      highest[h] = max(highest[h], score);
+    }
+  }
+
+  float inverse[kHeads];
+  for (int h = 0; h < kHeads; ++h) {
+    const Float16 top = splat(max_lanes(highest[h]));
+    Float16 total = zeros();
+    for (int i = 0; i < width; i += kLanes) {
+      const Float16 weight = exp(sub(load(scores + h * width + i), top));
+      store(scores + h * width + i, weight);
+      total = add(total, weight);
+    }
+    inverse[h] = 1.0f / sum_lanes(total);
+  }
+
+  constexpr int kParts = kHeads >= 4 ? 2 : 4;  // vectors of the head dimension kept in registers at once
+  const float* weights = scores - first_block * kBlockTokens;
+  for (int part = 0; part < d; part += kParts * kLanes) {
+    const int parts = (d - part + kLanes - 1) / kLanes < kParts ? (d - part + kLanes - 1) / kLanes : kParts;
+    Float16 sum[kHeads][kParts];
+    for (int h = 0; h < kHeads; ++h)
+      for (int v = 0; v < kParts; ++v) sum[h][v] = zeros();
+    for (int position = view.first; position < view.count; ++position) {
+      const T* value = value_row(values, shape, view.slot(position), kv_head) + part;
+      Float16 loaded[kParts];
+      for (int v = 0; v < kParts; ++v) loaded[v] = v < parts ? load(value + v * kLanes) : zeros();
+      for (int h = 0; h < kHeads; ++h) {
+        const Float16 weight = splat(weights[h * width + position]);
+        for (int v = 0; v < kParts; ++v) sum[h][v] = fma(weight, loaded[v], sum[h][v]);
+      }
+    }
+    for (int h = 0; h < kHeads; ++h)
+      for (int v = 0; v < parts; ++v)
+        store(out + h * d + part + v * kLanes, mul(sum[h][v], splat(inverse[h])));
+  }
+}
+
+// queries [rows, heads, head_dim] -> out [rows, heads, head_dim]; head_dim a multiple of sixteen.
+// window: how many positions a row sees, itself included; 0 for all.
+template <class T>
+void attention(const Member& member, const T* queries, const Rows& rows, int heads, CacheShape shape, int window,
+               float scale, const T* keys, const T* values, T* out) {
+  const int group = heads / shape.kv_heads, d = shape.head_dim;
+  int first, last;
+  // Rows run fastest, so that a key-value head stays in the nearest cache while its rows pass.
+  member.share(rows.count * shape.kv_heads, &first, &last);
+  for (int item = first; item < last; ++item) {
+    const int kv_head = item / rows.count, row = item % rows.count;
+    KeyView view;
+    view.table = rows.tables + rows.table_offsets[row];
+    view.tail = rows.tail_slots + rows.tail_offsets[row];
+    view.num_in_table = rows.num_in_table[row];
+    view.count = rows.positions[row] + 1;
+    view.first = window > 0 && view.count > window ? view.count - window : 0;
+    for (int h = 0; h < group;) {
+      const int64_t at = (static_cast<int64_t>(row) * heads + kv_head * group + h) * d;
+      const int left = group - h;
+      if (left >= 4) {
+        attend<T, 4>(view, queries + at, scale, keys, values, shape, kv_head, out + at);
+        h += 4;
+      } else if (left >= 2) {
+        attend<T, 2>(view, queries + at, scale, keys, values, shape, kv_head, out + at);
+        h += 2;
+      } else {
+        attend<T, 1>(view, queries + at, scale, keys, values, shape, kv_head, out + at);
+        h += 1;
+      }
+    }
+  }
+}
+
+}  // namespace specfleet

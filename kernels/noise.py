@@ -1,0 +1,210 @@
+"""Shared noise, and the choice it makes. This file is the definition; other forms must give the same bits.
+
+The noise of a token is Gumbel noise from a counter-based generator: Philox 4x32 with ten rounds, keyed by the request's
+seed, with counter (token / 4, position low, position high, 0); word token % 4 of the result serves the token. Anyone who
+knows (seed, position, token) has the noise of that token without computing any other, so a vocabulary shard computes
+its own part only, and a drafter on another machine shares it with the target without a message.
+
+The 32 bits become -ln(-ln(u)) by integer operations and single float32 additions and multiplications in a fixed order,
+never fused: IEEE arithmetic then gives the same bits on every device. The logarithm is a polynomial good to about one
+unit in the last place. It does not matter that it is not the best: the noise is what this file says, and its
+distribution differs from Gumbel's by less than 1e-6. Both tails are kept: near u = 1 the distance to one comes from the
+complement of the bits and is never formed by subtraction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from kernels import native
+
+__all__ = [
+    "Choice",
+    "choose",
+    "choose_reference",
+    "gumbel",
+    "log_sum",
+    "log_sum_reference",
+    "noise",
+    "noise_reference",
+    "philox",
+]
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_BITS_OF_SQRT_HALF = 0x3F3504F3
+_LOG_POLYNOMIAL = (
+    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+    -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How one row of logits becomes a token: argmax over logits * inverse_temperature + noise."""
+
+    seed: int = 0
+    position: int = 0
+    inverse_temperature: float = 1.0
+    noisy: bool = False
+    threshold: float = float("-inf")
+    """Scaled logits below it do not take part (top-k, top-p and min-p are thresholds)."""
+
+
+def noise(seed: int, position: int, first: int, last: int) -> torch.Tensor:
+    """Noise of tokens first..last-1 at a position: float32 [last - first] on the CPU."""
+    library = native.library()
+    if library is None:
+        return noise_reference(seed, position, first, last)
+    aligned = first - first % 4
+    out = torch.empty(last - aligned, dtype=torch.float32)
+    library.specfleet_noise(seed, position, aligned, last, out.data_ptr())
+    return out[first - aligned :]
+
+
+def noise_reference(seed: int, position: int, first: int, last: int, device: str = "cpu") -> torch.Tensor:
+    """The definition: float32 [last - first]."""
+    counters = torch.arange(first // 4, (last + 3) // 4, dtype=torch.int64, device=device)
+    words = philox(counters, (position & _MASK, position >> 32, 0), (seed & _MASK, seed >> 32))
+    start = first - first // 4 * 4
+    return gumbel(words.flatten()[start : start + last - first])
+
+
+def philox(
+    counters: torch.Tensor,  # [n] int64, below 2^32: the first word of each counter
+    other_words: tuple[int, int, int],
+    key: tuple[int, int],
+) -> torch.Tensor:
+    """Philox 4x32-10: [n, 4] int64 holding unsigned 32-bit words."""
+    c0 = counters
+    c1, c2, c3 = (torch.full_like(counters, word) for word in other_words)
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        a, b = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]  # wrap around as 64-bit words; the bits are right
+        c0, c1 = ((b >> 32) & _MASK) ^ c1 ^ k0, b & _MASK
+        c2, c3 = ((a >> 32) & _MASK) ^ c3 ^ k1, a & _MASK
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _MASK, (k1 + _KEY_STEPS[1]) & _MASK
+    return torch.stack([c0, c1, c2, c3], dim=-1)
+
+
+def gumbel(
+    bits: torch.Tensor,  # [n] int64 holding unsigned 32-bit words
+) -> torch.Tensor:
+    """-ln(-ln(u)) with u = (bits + 1/2) / 2^32, as float32 [n]."""
+    below = (bits.float() + 0.5) * 2.0**-32
+    above = ((_MASK - bits).float() + 0.5) * 2.0**-32
+    z, e = _split(below)
+    near_one = above < 0.25
+    z, e = torch.where(near_one, -above, z), torch.where(near_one, torch.zeros_like(e), e)
+    exponential = -_log(z, e)
+    return -_log(*_split(exponential))
+
+
+def _split(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x = (1 + z) * 2^e with 1 + z in [sqrt(1/2), sqrt(2)), by its bits."""
+    shifted = x.view(torch.int32) - _BITS_OF_SQRT_HALF
+    mantissa = (shifted & 0x007FFFFF) + _BITS_OF_SQRT_HALF
+    return mantissa.view(torch.float32) - 1.0, (shifted >> 23).float()
+
+
+def _log(z: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+    """ln((1 + z) * 2^e)."""
+    p = torch.full_like(z, _LOG_POLYNOMIAL[0])
+    for coefficient in _LOG_POLYNOMIAL[1:]:
+        p = p * z + coefficient
+    square = z * z
+    r = p * z * square
+    r = r + e * -2.12194440e-4
+    r = r + square * -0.5
+    r = z + r
+    return r + e * 0.693359375
+
+
+def choose(
+    logits: torch.Tensor,  # [rows, size] float32: tokens first_token.. of the vocabulary
+    choices: Sequence[Choice],
+    *,
+    num_top: int = 1,
+    first_token: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The num_top largest of scaled logits plus noise: values float32 and tokens int64, both [rows, num_top].
+
+    Best first, equal values by smaller token; where fewer tokens take part, the value is -inf and the token -1.
+
+    >>> values, tokens = choose(torch.tensor([[0.5, 2.0, 1.0]]), [Choice()], num_top=2)
+    >>> tokens
+    tensor([[1, 2]])
+    """
+    library = native.library() if logits.device.type == "cpu" else None
+    if library is None:
+        return choose_reference(logits, choices, num_top=num_top, first_token=first_token)
+    rows, size = logits.shape
+    packed = (native.Choice * rows)(
+        *(native.Choice(c.seed, c.position, c.inverse_temperature, c.threshold, c.noisy, 0) for c in choices)
+    )
+    values = torch.empty(rows, num_top, dtype=torch.float32)
+    tokens = torch.empty(rows, num_top, dtype=torch.int64)
+    threads = min(native.num_threads(), rows)
+    scratch = torch.empty(threads * (size + 4), dtype=torch.float32)
+    library.specfleet_choose(
+        threads,
+        logits.contiguous().data_ptr(),
+        rows,
+        size,
+        first_token,
+        packed,
+        num_top,
+        scratch.data_ptr(),
+        values.data_ptr(),
+        tokens.data_ptr(),
+    )
+    return values, tokens
+
+
+def choose_reference(
+    logits: torch.Tensor,  # [rows, size] float32
+    choices: Sequence[Choice],
+    *,
+    num_top: int = 1,
+    first_token: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The plain meaning of `choose`."""
+    rows, size = logits.shape
+    values = torch.full((rows, num_top), float("-inf"))
+    tokens = torch.full((rows, num_top), -1, dtype=torch.int64)
+    for row, choice in enumerate(choices):
+        scaled = logits[row].cpu() * torch.tensor(choice.inverse_temperature, dtype=torch.float32)
+        noisy = scaled
+        if choice.noisy:
+            noisy = scaled + noise_reference(choice.seed, choice.position, first_token, first_token + size)
+        allowed = (scaled >= choice.threshold) & (noisy > float("-inf"))
+        candidates = torch.nonzero(allowed).flatten()
+        order = torch.sort(noisy[candidates], descending=True, stable=True).indices[:num_top]
+        values[row, : len(order)] = noisy[candidates[order]]
+        tokens[row, : len(order)] = candidates[order] + first_token
+    return values, tokens
+
+
+def log_sum(
+    x: torch.Tensor,  # [rows, size] float32
+) -> torch.Tensor:
+    """Parts of the log-sum-exp of each row: [rows, 2], the largest value and the sum of exp(x - largest)."""
+    library = native.library() if x.device.type == "cpu" else None
+    if library is None:
+        return log_sum_reference(x)
+    parts = torch.empty(x.shape[0], 2, dtype=torch.float32)
+    library.specfleet_log_sum(native.num_threads(), x.contiguous().data_ptr(), x.shape[0], x.shape[1], parts.data_ptr())
+    return parts
+
+
+def log_sum_reference(
+    x: torch.Tensor,  # [rows, size] float32
+) -> torch.Tensor:
+    """The plain meaning of `log_sum`."""
+    largest = x.max(dim=-1).values
+    return torch.stack([largest, torch.exp(x - largest[:, None]).sum(-1)], dim=-1)

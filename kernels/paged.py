@@ -1,0 +1,175 @@
+"""The paged key-value cache, and the rows of a step as every kernel sees them.
+
+Blocks hold sixteen tokens; a slot is `block * 16 + lane`. The layout is that of native/src/paged.h, on every device:
+
+    keys   [layers, blocks, kv_heads, head_dim / w, 16, w]   w = 1 for float32, 2 for bfloat16
+    values [layers, blocks, kv_heads, 16, head_dim]
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from kernels.native import signatures
+
+__all__ = ["BLOCK_TOKENS", "KVCache", "Rows"]
+
+BLOCK_TOKENS = 16
+
+
+class KVCache:
+    """Keys and values of all layers of one rank."""
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        num_blocks: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: str = "cpu",
+    ) -> None:
+        width = 4 // dtype.itemsize
+        if head_dim % width != 0:
+            raise ValueError(f"head_dim {head_dim} is not a multiple of {width}, as {dtype} keys need")
+        self.num_layers, self.num_blocks = num_layers, num_blocks
+        self.num_kv_heads, self.head_dim, self.dtype = num_kv_heads, head_dim, dtype
+        self.keys = torch.empty(
+            num_layers, num_blocks, num_kv_heads, head_dim // width, BLOCK_TOKENS, width, dtype=dtype, device=device
+        )
+        self.values = torch.empty(
+            num_layers, num_blocks, num_kv_heads, BLOCK_TOKENS, head_dim, dtype=dtype, device=device
+        )
+
+    @staticmethod
+    def bytes_per_block(*, num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
+        """Memory that one block takes over all layers, keys and values together."""
+        return 2 * num_layers * num_kv_heads * head_dim * BLOCK_TOKENS * dtype.itemsize
+
+    def read(
+        self,
+        layer: int,
+        slots: torch.Tensor,  # [n] integers
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [n, kv_heads, head_dim] of the slots."""
+        block, lane = slots.long() // BLOCK_TOKENS, slots.long() % BLOCK_TOKENS
+        keys = self.keys[layer][block, :, :, lane, :].flatten(2)
+        return keys, self.values[layer][block, :, lane]
+
+    def write(
+        self,
+        layer: int,
+        slots: torch.Tensor,  # [n] integers
+        keys: torch.Tensor,  # [n, kv_heads, head_dim]
+        values: torch.Tensor,  # [n, kv_heads, head_dim]
+    ) -> None:
+        """Puts keys and values into the slots."""
+        block, lane = slots.long() // BLOCK_TOKENS, slots.long() % BLOCK_TOKENS
+        self.keys[layer][block, :, :, lane, :] = keys.reshape(*keys.shape[:2], *self.keys.shape[3::2])
+        self.values[layer][block, :, lane] = values
+
+    def copy(
+        self,
+        sources: torch.Tensor,  # [n] integers
+        targets: torch.Tensor,  # [n] integers
+    ) -> None:
+        """Copies whole tokens between slots, in all layers; all sources are read before any target is written."""
+        from_block, from_lane = sources.long() // BLOCK_TOKENS, sources.long() % BLOCK_TOKENS
+        to_block, to_lane = targets.long() // BLOCK_TOKENS, targets.long() % BLOCK_TOKENS
+        self.keys[:, to_block, :, :, to_lane, :] = self.keys[:, from_block, :, :, from_lane, :]
+        self.values[:, to_block, :, to_lane] = self.values[:, from_block, :, from_lane]
+
+
+class Rows:
+    """All rows of a step: where each stands, where its key goes, and where its keys lie in logical order.
+
+    A row at position p sees p + 1 keys: the first `num_in_table` through its sequence's block table, the rest (tree
+    ancestors that do not lie in order, itself last) through its tail slots. One flat int32 buffer holds everything,
+    so that a step crosses to other ranks or to a device as one piece:
+
+        positions [n], write_slots [n], num_in_table [n], table_offsets [n], tail_offsets [n + 1], tables, tail_slots
+    """
+
+    def __init__(
+        self,
+        flat: torch.Tensor,  # int32, laid out as above
+        count: int,
+        num_table_entries: int,
+    ) -> None:
+        self.flat, self.count, self.num_table_entries = flat, count, num_table_entries
+
+    @staticmethod
+    def from_lists(
+        *,
+        positions: list[int],
+        write_slots: list[int],
+        num_in_table: list[int],
+        table_offsets: list[int],
+        tables: list[int],
+        tail_offsets: list[int],
+        tail_slots: list[int],
+    ) -> Rows:
+        """Rows from plain lists; the engine fills the flat buffer itself, this is for tests and tools."""
+        flat = positions + write_slots + num_in_table + table_offsets + tail_offsets + tables + tail_slots
+        return Rows(torch.tensor(flat, dtype=torch.int32), len(positions), len(tables))
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """[count]"""
+        return self.flat[: self.count]
+
+    @property
+    def write_slots(self) -> torch.Tensor:
+        """[count]"""
+        return self.flat[self.count : 2 * self.count]
+
+    def slots_in_order(self, row: int) -> torch.Tensor:
+        """Slots of all keys that a row sees, by logical position: [position + 1] int64. For references and tests."""
+        n = self.count
+        position, in_table, offset = (int(self.flat[i * n + row]) for i in (0, 2, 3))
+        first_tail, last_tail = (int(self.flat[4 * n + row + i]) for i in (0, 1))
+        tables = 5 * n + 1
+        tails = tables + self.num_table_entries
+        num_blocks = -(-in_table // BLOCK_TOKENS)
+        blocks = self.flat[tables + offset : tables + offset + num_blocks].long()
+        lanes = torch.arange(BLOCK_TOKENS, device=self.flat.device)
+        ordered = (blocks[:, None] * BLOCK_TOKENS + lanes).flatten()[:in_table]
+        slots = torch.cat([ordered, self.flat[tails + first_tail : tails + last_tail].long()])
+        if slots.shape[0] != position + 1:
+            raise ValueError(f"row {row} at position {position} lists {slots.shape[0]} keys instead of {position + 1}")
+        return slots
+
+    def select(
+        self,
+        keep: torch.Tensor,  # [count] bool
+    ) -> Rows:
+        """The rows that stay, in their order, with the tables of all."""
+        n, flat = self.count, self.flat
+        kept = [flat[i * n : (i + 1) * n][keep] for i in range(4)]
+        tails = [flat[5 * n + 1 + self.num_table_entries :][a:b] for a, b in self._tail_ranges(keep)]
+        lengths = torch.tensor([0] + [len(tail) for tail in tails], dtype=torch.int32, device=flat.device)
+        tables = flat[5 * n + 1 : 5 * n + 1 + self.num_table_entries]
+        offsets = lengths.cumsum(0, dtype=torch.int32)
+        return Rows(torch.cat([*kept, offsets, tables, *tails]), len(tails), self.num_table_entries)
+
+    def _tail_ranges(self, keep: torch.Tensor) -> list[tuple[int, int]]:
+        offsets = self.flat[4 * self.count : 5 * self.count + 1].tolist()
+        return [(offsets[row], offsets[row + 1]) for row in torch.nonzero(keep).flatten().tolist()]
+
+    @functools.cached_property
+    def native(self) -> signatures.Rows:
+        """The same rows as the C library sees them; valid while this object lives."""
+        n, base, size = self.count, self.flat.data_ptr(), self.flat.element_size()
+        return signatures.Rows(
+            n,
+            base,
+            base + n * size,
+            base + 2 * n * size,
+            base + 3 * n * size,
+            base + (5 * n + 1) * size,
+            base + 4 * n * size,
+            base + (5 * n + 1 + self.num_table_entries) * size,
+        )
