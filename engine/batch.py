@@ -47,6 +47,7 @@ class BatchBuilder:
     edit_values: list[tuple[float, float]] = field(default_factory=list)
     masks: list[bytes] = field(default_factory=list)
     masked: list[int] = field(default_factory=list)
+    is_limited: bool = False
 
     def add(
         self, sequence: Sequence, num_pending: int, nodes: Items[tuple[int, int]], masks: Items[bytes | None] = ()
@@ -98,6 +99,9 @@ class BatchBuilder:
         self.seeds.append(sampling.seed)
         self.choice_positions.append(position)
         self.settings.append((sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p))
+        self.is_limited |= not sampling.is_greedy and (
+            sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
+        )
         if sequence.history.is_active or sampling.logit_bias:
             edits = sequence.history.edits(sequence.tokens, path)
             self.edits.extend((choice, token) for token in edits)
@@ -125,6 +129,7 @@ class BatchBuilder:
             num_table_entries=len(self.tables),
             num_top=num_top,
             num_likeliest=num_likeliest,
+            is_limited=self.is_limited,
             rows=np.array([number for part in flat for number in part], "<i4"),
             tokens=np.array(self.tokens, "<i8"),
             chosen=np.array(self.chosen, "<i4"),

@@ -1,6 +1,6 @@
 """The one message of a step that rank 0 sends to the others: typed arrays, no pickle.
 
-On the wire: the four plain numbers as int64, then each array of the fields below
+On the wire: the five plain numbers as int64, then each array of the fields below
 as its length (int64) and its bytes, in order.
 """
 
@@ -41,6 +41,7 @@ class StepMessage:
     num_table_entries: int
     num_top: int  # how many of the best tokens of each chosen row are wanted
     num_likeliest: int  # how many log-probabilities; -1 for none, not even the chosen token's
+    is_limited: bool  # whether top-k, top-p or min-p is active anywhere
     rows: Array  # kernels.paged.Rows.flat
     tokens: Array  # [rows]
     chosen: Array  # [chosen]: rows whose logits are wanted
@@ -63,11 +64,12 @@ class StepMessage:
     def goodbye() -> StepMessage:
         """Tells the followers to end."""
         empty = {name: np.zeros(0, dtype) for name, dtype in StepMessage.DTYPES.items()}
-        return StepMessage(num_rows=0, num_table_entries=0, num_top=0, num_likeliest=-1, **empty)
+        return StepMessage(num_rows=0, num_table_entries=0, num_top=0, num_likeliest=-1, is_limited=False, **empty)
 
     def encode(self) -> bytes:
         """The bytes that `decode` reads."""
-        pieces = [np.array([self.num_rows, self.num_table_entries, self.num_top, self.num_likeliest], "<i8").tobytes()]
+        numbers = [self.num_rows, self.num_table_entries, self.num_top, self.num_likeliest, self.is_limited]
+        pieces = [np.array(numbers, "<i8").tobytes()]
         for name, dtype in self.DTYPES.items():
             content = np.ascontiguousarray(getattr(self, name), dtype).tobytes()
             pieces += [len(content).to_bytes(8, "little"), content]
@@ -76,7 +78,7 @@ class StepMessage:
     @staticmethod
     def decode(message: bytes) -> StepMessage:
         """A message from its bytes, or Internal where they are not one."""
-        numbers = [int(x) for x in np.frombuffer(message, "<i8", 4)]
+        numbers = [int(x) for x in np.frombuffer(message, "<i8", 5)]
         arrays: dict[str, Array] = {}
         at = 8 * len(numbers)
         for name, dtype in StepMessage.DTYPES.items():
@@ -90,11 +92,12 @@ class StepMessage:
             arrays[name] = arrays[name].reshape(-1, width)
         if arrays["masked"].size:
             arrays["masks"] = arrays["masks"].reshape(arrays["masked"].size, -1)
-        num_rows, num_table_entries, num_top, num_likeliest = numbers
+        num_rows, num_table_entries, num_top, num_likeliest, is_limited = numbers
         return StepMessage(
             num_rows=num_rows,
             num_table_entries=num_table_entries,
             num_top=num_top,
             num_likeliest=num_likeliest,
+            is_limited=bool(is_limited),
             **arrays,
         )

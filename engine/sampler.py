@@ -54,7 +54,7 @@ def sample(
         logits = logits.clone()
         _apply_edits(logits, message, shard)
         _apply_masks(logits, message, shard)
-    thresholds = _thresholds(logits, message, ranks)
+    thresholds = _thresholds(logits, message, ranks) if message.is_limited else [-math.inf] * logits.shape[0]
     choices = [
         Choice(
             seed=int(seed),
@@ -119,8 +119,6 @@ def _thresholds(
     temperature, top_k, top_p, min_p = message.settings.T
     limited = np.flatnonzero((temperature > 0) & ((top_k > 0) | (top_p < 1.0) | (min_p > 0.0)))
     thresholds = [-math.inf] * logits.shape[0]
-    if limited.size == 0:
-        return thresholds
     inverse = torch.from_numpy((1.0 / temperature[limited]).astype(np.float32))
     scaled = logits[torch.from_numpy(limited)] * inverse[:, None]
     masses = [part.double().numpy() for part in ranks.gather(log_sum(scaled))]

@@ -71,6 +71,12 @@ class Tokenizer:
         return self.vocab_size
 
     @cached_property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The special tokens as a text spells them, by id."""
+        decoder = self._backend.get_added_tokens_decoder()
+        return tuple(decoder[token_id].content for token_id in sorted(self.special_ids) if token_id in decoder)
+
+    @cached_property
     def vocab_size(self) -> int:
         return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 

@@ -1,0 +1,96 @@
+"""Keeping what users write apart from what the template writes, through whatever the template does to it.
+
+A control token such as `<|im_end|>` must count only where the template wrote it. So before rendering, the characters
+in the messages with which a control token could begin are replaced by marks: characters that occur nowhere else. A
+mark is as long as what it stands for and is neither a space nor a letter, so trimming, splitting and measuring work
+as before. After rendering, marks turn back into the original characters, as text that is not trusted.
+
+Why this suffices: a control token that is not wholly the template's has its first character either from a message,
+where it was a mark and the token does not match, or from the template, as the end of something it writes right before
+a content; and no template ends its own text with the beginning of a control token. Nothing here depends on where in
+the output contents end up, or whether the template joined, cut or trimmed them.
+
+One exception keeps templates working that look for a string such as `</think>` in contents: strings that the template
+names stay as they are, if no control token can begin within them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from contracts.errors import InvalidArgument
+from engine.guarded_encoder import Segment
+
+# Both supplementary private-use planes: no character of any script, and no space, digit or case.
+_PRIVATE_USE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+
+
+class ContentMarks:
+    """The marks for one rendering. `taken` are all characters that occur in its inputs."""
+
+    def __init__(self, control_tokens: Sequence[str], literals: Iterable[str], taken: set[str]) -> None:
+        tokens = [token for token in control_tokens if token]
+        unused = _unused_characters(taken)
+        self._mark_of = {first: next(unused) for first in sorted({token[0] for token in tokens})}
+        self._original_of = {mark: first for first, mark in self._mark_of.items()}
+        self._literals = frozenset(literal for literal in literals if _is_harmless(literal, tokens))
+        longest_first = sorted(self._literals, key=len, reverse=True)
+        firsts = sorted(self._mark_of)
+        # A pattern of no alternatives would match everywhere; these, nowhere.
+        self._to_mark = re.compile("|".join(map(re.escape, [*longest_first, *firsts])) or r"(?!)")
+        self._marks = re.compile(f"([{''.join(self._original_of)}]+)" if self._original_of else r"((?!))")
+
+    def mark(self, value: Any) -> Any:
+        """A copy of JSON-like data with all its strings marked, dictionary keys included."""
+        if isinstance(value, str):
+            return self._to_mark.sub(self._marked, value)
+        if isinstance(value, Mapping):
+            return {self.mark(key): self.mark(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.mark(item) for item in value]
+        return value
+
+    def segments(self, text: str) -> list[Segment]:
+        """The rendered text with its original characters back, cut where trust changes."""
+        pieces = self._marks.split(text)
+        segments = []
+        for index, piece in enumerate(pieces):
+            if index % 2:
+                piece = "".join(map(self._original_of.__getitem__, piece))
+            if piece:
+                segments.append(Segment(text=piece, trusted=index % 2 == 0))
+        return segments
+
+    def _marked(self, match: re.Match[str]) -> str:
+        found = match[0]
+        return found if found in self._literals else self._mark_of[found]
+
+
+def characters_of(value: Any) -> set[str]:
+    """All characters in the strings of JSON-like data."""
+    if isinstance(value, str):
+        return set(value)
+    if isinstance(value, Mapping):
+        return characters_of([*value.keys(), *value.values()])
+    if isinstance(value, list | tuple):
+        return set().union(*map(characters_of, value))
+    return set()
+
+
+def _is_harmless(literal: str, control_tokens: Sequence[str]) -> bool:
+    """Whether leaving the string as it is lets no control token begin in it, be it whole or in part."""
+    return bool(literal) and not any(
+        token.startswith(literal[start : start + len(token)])
+        for token in control_tokens
+        for start in range(len(literal))
+    )
+
+
+def _unused_characters(taken: set[str]) -> Iterator[str]:
+    for plane in _PRIVATE_USE:
+        for code in plane:
+            if chr(code) not in taken:
+                yield chr(code)
+    raise InvalidArgument("the messages use all of Unicode's private-use characters; remove some")
