@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +38,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._where = where
         self._sandbox = Sandbox()
-        self._sandbox.globals["strftime_now"] = functools.partial(_formatted_now, now)
+        self._sandbox.globals["strftime_now"] = _clock_for_templates(now)
         try:
             self._compiled = self._sandbox.compile_checked(source)
         except jinja2.TemplateSyntaxError as error:
@@ -92,7 +91,7 @@ class ChatTemplate:
         except Refused as refusal:
             raise InvalidArgument(f"the model's chat template refuses these messages: {refusal}") from None
         except (OverBudget, jinja2.exceptions.SecurityError, RecursionError, MemoryError) as error:
-            raise TokenizerError(f"{self._where} was stopped, as it {error}") from error
+            raise TokenizerError(f"{self._where} was stopped: {error}") from error
         except Exception as error:  # a template is a program: any of its mistakes can surface as any exception
             raise InvalidArgument(f"{self._where} fails on these messages: {type(error).__name__}: {error}") from error
 
@@ -172,8 +171,11 @@ def _named_templates(path: Path, found: Any) -> dict[str, str]:
     return {entry["name"]: entry["template"] for entry in entries}
 
 
-def _formatted_now(now: Callable[[], datetime], form: str) -> str:
-    # Widths in a format would make text of any size.
-    if not isinstance(form, str) or len(form) > 100 or any(character.isdigit() for character in form):
-        raise OverBudget(f"asked for the time in the form {shown(form)}")
-    return now().strftime(form)
+def _clock_for_templates(now: Callable[[], datetime]) -> Callable[[str], str]:
+    def strftime_now(form: str) -> str:
+        # Widths in a format would make text of any size.
+        if len(form) > 100 or any(character.isdigit() for character in form):
+            raise OverBudget(f"asked for the time in the form {shown(form)}")
+        return now().strftime(form)
+
+    return strftime_now

@@ -3,7 +3,8 @@
 A control token such as `<|im_end|>` must count only where the template wrote it. So before rendering, the characters
 in the messages with which a control token could begin are replaced by marks: characters that occur nowhere else. A
 mark is as long as what it stands for and is neither a space nor a letter, so trimming, splitting and measuring work
-as before. After rendering, marks turn back into the original characters, as text that is not trusted.
+as before. After rendering, marks turn back into the original characters; where one begins what now reads as a control
+token, it does so as text that is not trusted.
 
 Why this suffices: a control token that is not wholly the template's has its first character either from a message,
 where it was a mark and the token does not match, or from the template, as the end of something it writes right before
@@ -34,18 +35,21 @@ class ContentMarks:
         tokens = [token for token in control_tokens if token]
         unused = _unused_characters(taken)
         self._mark_of = {first: next(unused) for first in sorted({token[0] for token in tokens})}
-        self._original_of = {mark: first for first, mark in self._mark_of.items()}
-        self._literals = frozenset(literal for literal in literals if _is_harmless(literal, tokens))
+        self._marks = str.maketrans(self._mark_of)
+        self._originals = str.maketrans({mark: first for first, mark in self._mark_of.items()})
+        self._literals = frozenset(
+            literal
+            for literal in literals
+            if _is_harmless(literal, tokens) and not self._mark_of.keys().isdisjoint(literal)
+        )
         longest_first = sorted(self._literals, key=len, reverse=True)
-        firsts = sorted(self._mark_of)
-        # A pattern of no alternatives would match everywhere; these, nowhere.
-        self._to_mark = re.compile("|".join(map(re.escape, [*longest_first, *firsts])) or r"(?!)")
-        self._marks = re.compile(f"([{''.join(self._original_of)}]+)" if self._original_of else r"((?!))")
+        self._to_mark = re.compile(_any_of(re.escape(text) for text in [*longest_first, *self._mark_of]))
+        self._spelled_out = re.compile(_any_of(map(self._spelling, tokens)))
 
     def mark(self, value: Any) -> Any:
         """A copy of JSON-like data with all its strings marked, dictionary keys included."""
         if isinstance(value, str):
-            return self._to_mark.sub(self._marked, value)
+            return self._to_mark.sub(self._marked, value) if self._literals else value.translate(self._marks)
         if isinstance(value, Mapping):
             return {self.mark(key): self.mark(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -53,19 +57,36 @@ class ContentMarks:
         return value
 
     def segments(self, text: str) -> list[Segment]:
-        """The rendered text with its original characters back, cut where trust changes."""
-        pieces = self._marks.split(text)
+        """The rendered text with its original characters back, cut where a message spells out a control token.
+
+        One character that is not trusted keeps the whole token from being recognised, so the rest may join what
+        follows: the fewer the cuts, the less there is to encode.
+        """
         segments = []
-        for index, piece in enumerate(pieces):
-            if index % 2:
-                piece = "".join(map(self._original_of.__getitem__, piece))
-            if piece:
-                segments.append(Segment(text=piece, trusted=index % 2 == 0))
-        return segments
+        start = 0
+        for match in self._spelled_out.finditer(text):
+            segments.append(Segment(text=text[start : match.start()].translate(self._originals), trusted=True))
+            segments.append(Segment(text=match[0].translate(self._originals), trusted=False))
+            start = match.end()
+        segments.append(Segment(text=text[start:].translate(self._originals), trusted=True))
+        return [segment for segment in segments if segment.text]
 
     def _marked(self, match: re.Match[str]) -> str:
         found = match[0]
         return found if found in self._literals else self._mark_of[found]
+
+    def _spelling(self, token: str) -> str:
+        """Matches the mark that begins the token, where the rest follows, be it marked or the template's."""
+        rest = (
+            f"[{re.escape(char)}{self._mark_of[char]}]" if char in self._mark_of else re.escape(char)
+            for char in token[1:]
+        )
+        return f"{self._mark_of[token[0]]}(?={''.join(rest)})"
+
+
+def _any_of(patterns: Iterable[str]) -> str:
+    # A pattern of no alternatives would match everywhere; this one, nowhere.
+    return "|".join(patterns) or r"(?!)"
 
 
 def characters_of(value: Any) -> set[str]:
@@ -81,7 +102,7 @@ def characters_of(value: Any) -> set[str]:
 
 def _is_harmless(literal: str, control_tokens: Sequence[str]) -> bool:
     """Whether leaving the string as it is lets no control token begin in it, be it whole or in part."""
-    return bool(literal) and not any(
+    return not any(
         token.startswith(literal[start : start + len(token)])
         for token in control_tokens
         for start in range(len(literal))

@@ -42,13 +42,15 @@ class IncrementalDetokenizer:
         return self._without_start(self._decoder.decode(b"", final=True))
 
     def _context_of(self, prompt_ids: Sequence[int]) -> Sequence[int]:
-        """The end of the prompt, long enough to decide how the next token reads."""
+        """The end of the prompt, long enough to decide how the next token reads.
+
+        That its first token is taken for the first of a text changes only the context's own text, which nobody sees.
+        """
         num_bytes = 0
         for index in range(len(prompt_ids) - 1, -1, -1):
             if prompt_ids[index] not in self._skipped:
                 num_bytes += len(self._token_bytes.of(prompt_ids[index]))
             if num_bytes >= _CONTEXT_BYTES + self._num_to_drop:
-                self._is_first, self._num_to_drop = False, 0
                 return prompt_ids[index:]
         return prompt_ids
 

@@ -78,15 +78,16 @@ class StepMessage:
     @staticmethod
     def decode(message: bytes) -> StepMessage:
         """A message from its bytes, or Internal where they are not one."""
-        numbers = [int(x) for x in np.frombuffer(message, "<i8", 5)]
+        content = bytearray(message)  # arrays that torch may treat as its own
+        numbers = [int(x) for x in np.frombuffer(content, "<i8", 5)]
         arrays: dict[str, Array] = {}
         at = 8 * len(numbers)
         for name, dtype in StepMessage.DTYPES.items():
-            size = int.from_bytes(message[at : at + 8], "little")
-            arrays[name] = np.frombuffer(message[at + 8 : at + 8 + size], dtype)
+            size = int.from_bytes(content[at : at + 8], "little")
+            arrays[name] = np.frombuffer(content, dtype, size // np.dtype(dtype).itemsize, at + 8)
             at += 8 + size
-        if at != len(message):
-            raise Internal(f"a step message of {len(message)} bytes ends at byte {at}; ranks must run the same code")
+        if at != len(content):
+            raise Internal(f"a step message of {len(content)} bytes ends at byte {at}; ranks must run the same code")
         columns = {"settings": 4, "edits": 2, "edit_values": 2}
         for name, width in columns.items():
             arrays[name] = arrays[name].reshape(-1, width)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -181,7 +182,9 @@ class _Counted:
 class _GenerationTag(Extension):
     """`{% generation %}` marks the assistant's words for training; for serving it changes nothing."""
 
-    tags = {"generation"}
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -228,9 +231,9 @@ def _join(parts: Any, separator: str = "", attribute: str | int | None = None) -
 
 
 def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
-    text = _string(text)
-    check_replacement(text, old, new)
-    return text.replace(old, new, count)
+    subject = _string(text)
+    check_replacement(subject, old, new)
+    return subject.replace(old, new, count)
 
 
 def _string(value: Any) -> str:
@@ -257,7 +260,9 @@ def _to_json(
     """Plain JSON: Jinja's own filter would escape what HTML minds."""
     current_budget.get().charge_text_of(value)
     width = None if indent is None else _checked_indent(indent)
-    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=width, separators=separators, sort_keys=sort_keys)
+    text = json.dumps(value, ensure_ascii=False, indent=width, separators=separators, sort_keys=sort_keys)
+    if ensure_ascii:  # but for private-use characters: some are content marks, see content_marks.py
+        text = re.sub("[\x80-\U000effff]", lambda match: json.dumps(match[0])[1:-1], text)
     return str(current_budget.get().charge_for(text))
 
 

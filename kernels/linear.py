@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels import native
+from kernels.native.memory import large_empty
 
 __all__ = ["Linear", "embed_reference", "linear_reference"]
 
@@ -41,14 +42,14 @@ class Linear:
         self.bias = None if bias is None else _padded(bias.float(), self.outputs)
         self.packed: torch.Tensor | None = None
         self.weight: torch.Tensor | None = None
-        library = native.library() if weight.device.type == "cpu" and self._fits_packing() else None
-        if library is None:
+        self._library = native.library() if weight.device.type == "cpu" and self._fits_packing() else None
+        if self._library is None:
             self.weight = weight.contiguous()
             return
-        size = library.specfleet_packed_size(self.kind, self.outputs, self.inner)
-        self.packed = torch.empty(size, dtype=weight.dtype)
+        size = self._library.specfleet_packed_size(self.kind, self.outputs, self.inner)
+        self.packed = large_empty((size,), weight.dtype)
         source = weight if weight.stride(1) == 1 else weight.contiguous()
-        library.specfleet_pack(
+        self._library.specfleet_pack(
             self.kind,
             native.num_threads(),
             source.data_ptr(),
@@ -88,15 +89,12 @@ class Linear:
     def _run(self, x: torch.Tensor, y: torch.Tensor, *, accumulate: bool) -> torch.Tensor:
         if x.dim() != 2 or x.shape[1] != self.inner or x.dtype != self.dtype:
             raise ValueError(f"expected {self.dtype} rows of {self.inner}, got {x.dtype} {tuple(x.shape)}")
-        if self.packed is None:
+        if self._library is None or self.packed is None:
             assert self.weight is not None
             result = linear_reference(x, self.weight, None if self.bias is None else self.bias[: self.outputs])
             return y.add_(result) if accumulate else y.copy_(result)
-        library = native.library()
-        if library is None:
-            raise RuntimeError("these weights were packed for the CPU library, which is switched off here")
         x = x.contiguous()
-        library.specfleet_linear(
+        self._library.specfleet_linear(
             self.kind,
             native.num_threads(),
             x.data_ptr(),
@@ -105,7 +103,7 @@ class Linear:
             self.packed.data_ptr(),
             native.address(self.bias),
             self.outputs,
-            int(accumulate),
+            accumulate,
             y.data_ptr(),
         )
         return y
@@ -115,14 +113,11 @@ class Linear:
         tokens: torch.Tensor,  # [rows] int64
     ) -> torch.Tensor:
         """Rows of the weight as float32 [rows, inner]: the matrix read as an embedding table."""
-        if self.packed is None:
+        if self._library is None or self.packed is None:
             assert self.weight is not None
             return embed_reference(tokens, self.weight)
-        library = native.library()
-        if library is None:
-            raise RuntimeError("these weights were packed for the CPU library, which is switched off here")
         out = torch.empty(tokens.shape[0], self.inner, dtype=torch.float32)
-        library.specfleet_embed(
+        self._library.specfleet_embed(
             self.kind, tokens.data_ptr(), tokens.shape[0], self.packed.data_ptr(), self.inner, out.data_ptr()
         )
         return out

@@ -13,6 +13,7 @@ import functools
 import torch
 
 from kernels.native import signatures
+from kernels.native.memory import large_empty
 
 __all__ = ["BLOCK_TOKENS", "KVCache", "Rows"]
 
@@ -37,12 +38,9 @@ class KVCache:
             raise ValueError(f"head_dim {head_dim} is not a multiple of {width}, as {dtype} keys need")
         self.num_layers, self.num_blocks = num_layers, num_blocks
         self.num_kv_heads, self.head_dim, self.dtype = num_kv_heads, head_dim, dtype
-        self.keys = torch.empty(
-            num_layers, num_blocks, num_kv_heads, head_dim // width, BLOCK_TOKENS, width, dtype=dtype, device=device
-        )
-        self.values = torch.empty(
-            num_layers, num_blocks, num_kv_heads, BLOCK_TOKENS, head_dim, dtype=dtype, device=device
-        )
+        blocks = (num_layers, num_blocks, num_kv_heads)
+        self.keys = _empty((*blocks, head_dim // width, BLOCK_TOKENS, width), dtype, device)
+        self.values = _empty((*blocks, BLOCK_TOKENS, head_dim), dtype, device)
 
     @staticmethod
     def bytes_per_block(*, num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
@@ -81,6 +79,10 @@ class KVCache:
         to_block, to_lane = targets.long() // BLOCK_TOKENS, targets.long() % BLOCK_TOKENS
         self.keys[:, to_block, :, :, to_lane, :] = self.keys[:, from_block, :, :, from_lane, :]
         self.values[:, to_block, :, to_lane] = self.values[:, from_block, :, from_lane]
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
+    return large_empty(shape, dtype) if device == "cpu" else torch.empty(shape, dtype=dtype, device=device)
 
 
 class Rows:

@@ -16,6 +16,10 @@ namespace specfleet {
 constexpr int kBlockVectors = 2;
 constexpr int kBlockOutputs = kBlockVectors * kLanes;
 constexpr int kTileRows = 8;
+// With few rows a pass waits for memory and the processor's own prefetcher does best; from this many on it
+// computes as long as it reads, and fetching this far ahead lets the two overlap.
+constexpr int kPrefetchFromRows = 6;
+constexpr int kPrefetchBytes = 8192;
 
 template <class T>
 inline int64_t packed_steps(int64_t inner) {
@@ -64,6 +68,9 @@ inline void linear_tile(const T* x, int64_t x_stride, const T* block, int64_t st
     for (int v = 0; v < kBlockVectors; ++v) sum[r][v] = zeros();
   for (int64_t k = 0; k < steps; ++k) {
     const T* w = block + k * kBlockOutputs * Step::kWidth;
+    if (kRows >= kPrefetchFromRows)
+      for (int line = 0; line < kBlockOutputs * static_cast<int>(Step::kWidth * sizeof(T)); line += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(w) + kPrefetchBytes + line, 0, 2);
     const typename Step::Operand w0 = Step::weights(w);
     const typename Step::Operand w1 = Step::weights(w + kLanes * Step::kWidth);
 #pragma GCC unroll 8

@@ -1,0 +1,60 @@
+"""Tensor-parallel ranks as child processes of this one, for a single machine without a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import tempfile
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from contracts.config import EngineConfig
+from contracts.errors import SpecfleetError
+from engine.load import LoadedEngine, load_engine, load_follower
+from engine.ranks import DistributedRanks
+
+__all__ = ["local_engine"]
+
+_GOODBYE_S = 10.0
+
+
+@contextlib.contextmanager
+def local_engine(config: EngineConfig) -> Iterator[LoadedEngine]:
+    """An engine with all its ranks on this machine; they end with the block, however it is left."""
+    if config.tensor_parallel == 1:
+        yield load_engine(config)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"file://{Path(folder) / 'rendezvous'}"
+        context = multiprocessing.get_context("spawn")
+        followers = [
+            context.Process(target=_follow, args=(config.model_dump(), address, rank), daemon=True)
+            for rank in range(1, config.tensor_parallel)
+        ]
+        for follower in followers:
+            follower.start()
+        try:
+            ranks = DistributedRanks(
+                address=address, rank=0, size=config.tensor_parallel, deadline_s=config.step_deadline_s
+            )
+            loaded = load_engine(config, ranks=ranks)
+            yield loaded
+            with contextlib.suppress(SpecfleetError):  # a group that is lost already needs no goodbye
+                loaded.engine.shut_down()
+        finally:
+            _end(followers)
+
+
+def _follow(config: dict[str, object], address: str, rank: int) -> None:
+    parsed = EngineConfig.model_validate(config)
+    ranks = DistributedRanks(address=address, rank=rank, size=parsed.tensor_parallel, deadline_s=parsed.step_deadline_s)
+    load_follower(parsed, ranks).run()
+
+
+def _end(followers: list[BaseProcess]) -> None:
+    for follower in followers:
+        follower.join(_GOODBYE_S)
+        if follower.is_alive():
+            follower.kill()
+            follower.join()
