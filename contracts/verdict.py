@@ -13,8 +13,8 @@ def walk(choices: Sequence[int], tokens: Sequence[int], parents: Sequence[int]) 
     """Indices of the accepted nodes, from the root down.
 
     `choices[0]` is the target's own choice below the root and `choices[1 + i]` below node i; `tokens` and `parents` are
-    those of the nodes, every parent before its children. From the root, follow the child that equals the target's choice;
-    the choice where no child does is the target's own next token, `choices[1 + accepted[-1]]`.
+    those of the nodes, every parent before its children. From the root, follow the child that equals the target's
+    choice; the choice where no child does is the target's own next token, `choices[1 + accepted[-1]]`.
 
     Why this is exact: the target's choice at a position is a function of the tokens before it, and along the walk those
     are the tokens the target itself chose. So the walk spells what plain decoding would have, whatever was proposed.

@@ -1,8 +1,8 @@
 """The pool of cache blocks: who owns which, and which finished blocks may be shared.
 
 Pure bookkeeping on block numbers; the memory itself is `kernels.paged.KVCache`. A block is owned by one or more
-sequences (counted), kept for its contents (nobody owns it, but its digest is known), or empty. Kept blocks count as free:
-the least recently used is emptied when an empty one is wanted and there is none.
+sequences (counted), kept for its contents (nobody owns it, but its digest is known), or empty. Kept blocks count as
+free: the least recently used is emptied when an empty one is wanted and there is none.
 """
 
 from __future__ import annotations

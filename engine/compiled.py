@@ -1,8 +1,8 @@
 """A whole step in one call of the CPU library: the layers of model.py without returning to Python between operations.
 
-Built once per machine for all models and shapes (kernels/native/build.py keeps it on disk), needs no compiler to run, and
-gives the same bits as model.py, whose operations it calls in the same order. Where the library is missing or the shape is
-not served, `CompiledStep.build` says so in one log line and the engine uses model.py.
+Built once per machine for all models and shapes (kernels/native/build.py keeps it on disk), needs no compiler to run,
+and gives the same bits as model.py, whose operations it calls in the same order. Where the library is missing or the
+shape is not served, `CompiledStep.build` says so in one log line and the engine uses model.py.
 """
 
 from __future__ import annotations

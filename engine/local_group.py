@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def _follow(config: dict[str, object], address: str, rank: int) -> None:
     load_follower(parsed, ranks).run()
 
 
-def _end(followers: list[BaseProcess]) -> None:
+def _end(followers: Sequence[BaseProcess]) -> None:
     for follower in followers:
         follower.join(_GOODBYE_S)
         if follower.is_alive():

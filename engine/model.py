@@ -1,8 +1,8 @@
 """The forward pass, one readable layer after another. compiled.py does the same in one call, bit for bit.
 
 The residual stream is float32; matrices read it rounded to the engine's type. With several ranks, each adds its part of
-the output and down projections, and the parts are joined in the order of the ranks, so that the sum is the same on all of
-them and does not change from run to run.
+the output and down projections, and the parts are joined in the order of the ranks, so that the sum is the same on
+all of them and does not change from run to run.
 """
 
 from __future__ import annotations

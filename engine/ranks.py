@@ -103,7 +103,8 @@ class DistributedRanks:
         except (RuntimeError, ValueError) as error:
             waited_s = time.monotonic() - started_s
             raise RankLost(
-                f"rank {rank} could not join its group of {size} at {address} within {waited_s:.3g} s: {_first_line(error)}",
+                f"rank {rank} could not join its group of {size} at {address} "
+                f"within {waited_s:.3g} s: {_first_line(error)}",
                 rank=None,
                 waited_s=waited_s,
             ) from error

@@ -1,8 +1,9 @@
 """From logits to tokens: processors, then argmax with shared noise, over any number of vocabulary shards.
 
-The order is fixed: repetition penalty and biases, allowed tokens, temperature, top-k, top-p, min-p, noise, argmax. Top-k,
-top-p and min-p all come down to one threshold on the scaled logits, so only candidates and sums cross between ranks, never
-whole logits: each rank contributes its best few and its sum of exponentials, and all compute the same threshold from them.
+The order is fixed: repetition penalty and biases, allowed tokens, temperature, top-k, top-p, min-p, noise, argmax.
+Top-k, top-p and min-p all come down to one threshold on the scaled logits, so only candidates and sums cross between
+ranks, never whole logits: each rank contributes its best few and its sum of exponentials, and all compute the same
+threshold from them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One sequence in the cache: its committed tokens, its block table, and the tree of nodes below them.
 
-Committed tokens lie in order: position p is lane p % 16 of the table's block p / 16. Tree nodes need a slot of their own
-as long as they live. The node that continues the order (its parent in order, the place at its position not taken) gets
-that very place, so that the likeliest chain needs no copy when it is accepted; every other node gets a spare slot, and is
-copied into place when accepted. Nothing else ever moves.
+Committed tokens lie in order: position p is lane p % 16 of the table's block p / 16. Tree nodes need a slot of their
+own as long as they live. The node that continues the order (its parent in order, the place at its position not taken)
+gets that very place, so that the likeliest chain needs no copy when it is accepted; every other node gets a spare
+slot, and is copied into place when accepted. Nothing else ever moves.
 """
 
 from __future__ import annotations

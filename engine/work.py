@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.types import DraftNode, Feedback, SequenceId, StepReport, Verdict
+from contracts.types import DraftNode, SequenceId, StepReport, Verdict
 
-__all__ = ["Candidate", "Draft", "Drafted", "Outcome", "Proposal", "StepResult", "Verify", "Work"]
+__all__ = ["Candidate", "Draft", "Drafted", "Outcome", "Proposal", "StepResult", "Verify", "Work", "tokens_and_parents"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verify:
     """Compute committed tokens, check a frontier below them, and let the model decide.
 
-    With `num_pending` smaller than what is pending this is a chunk of the prompt: nothing is decided, and there can be no
-    nodes. Without nodes it is a plain step. `masks` is empty, or holds for the last committed token and then for each node
-    the tokens allowed after it: bit t % 8 of byte t // 8, or None for all.
+    With `num_pending` smaller than what is pending this is a chunk of the prompt: nothing is decided, and there can
+    be no nodes. Without nodes it is a plain step. `masks` is empty, or holds for the last committed token and then
+    for each node the tokens allowed after it (bit t % 8 of byte t // 8), or None for all.
     """
 
     sequence: SequenceId
@@ -51,7 +51,8 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proposal:
-    """The best continuations of one row, best first: `parent` is a node's index, or ROOT for the last committed token."""
+    """The best continuations of one row, best first: `parent` is a node's index, or ROOT for the last committed
+    token."""
 
     parent: int
     candidates: tuple[Candidate, ...]
@@ -77,11 +78,8 @@ class StepResult:
     report: StepReport
 
 
-def feedback_of(nodes: tuple[DraftNode, ...], accepted: list[int], pruned: frozenset[int]) -> tuple[Feedback, ...]:
-    """What the round found out about each node of a frontier."""
-    chosen = set(accepted)
-    reached = {-1, *accepted}
-    return tuple(
-        Feedback(parent_accepted=node.parent in reached, chosen=index in chosen, pruned=index in pruned)
-        for index, node in enumerate(nodes)
-    )
+def tokens_and_parents(piece: Work) -> list[tuple[int, int]]:
+    """The new nodes of a piece of work as (token, parent)."""
+    if isinstance(piece, Draft):
+        return list(piece.nodes)
+    return [(node.token, node.parent) for node in piece.nodes]

@@ -1,9 +1,9 @@
 """Shared noise, and the choice it makes. This file is the definition; other forms must give the same bits.
 
 The noise of a token is Gumbel noise from a counter-based generator: Philox 4x32 with ten rounds, keyed by the request's
-seed, with counter (token / 4, position low, position high, 0); word token % 4 of the result serves the token. Anyone who
-knows (seed, position, token) has the noise of that token without computing any other, so a vocabulary shard computes
-its own part only, and a drafter on another machine shares it with the target without a message.
+seed, with counter (token / 4, position low, position high, 0); word token % 4 of the result serves the token. Anyone
+who knows (seed, position, token) has the noise of that token without computing any other, so a vocabulary shard
+computes its own part only, and a drafter on another machine shares it with the target without a message.
 
 The 32 bits become -ln(-ln(u)) by integer operations and single float32 additions and multiplications in a fixed order,
 never fused: IEEE arithmetic then gives the same bits on every device. The logarithm is a polynomial good to about one
@@ -193,7 +193,10 @@ def choose_reference(
 def log_sum(
     x: torch.Tensor,  # [rows, size] float32
 ) -> torch.Tensor:
-    """Parts of the log-sum-exp of each row: [rows, 2], the largest value and the sum of exp(x - largest)."""
+    """Parts of the log-sum-exp of each row: [rows, 2], the largest value and the sum of exp(x - largest).
+
+    A row of minus infinities (a shard with all its tokens masked) has the sum 0, so that it adds nothing elsewhere.
+    """
     library = native.library() if x.device.type == "cpu" else None
     if library is None:
         return log_sum_reference(x)
@@ -207,4 +210,5 @@ def log_sum_reference(
 ) -> torch.Tensor:
     """The plain meaning of `log_sum`."""
     largest = x.max(dim=-1).values
-    return torch.stack([largest, torch.exp(x - largest[:, None]).sum(-1)], dim=-1)
+    sums = torch.exp(x - largest[:, None]).sum(-1)
+    return torch.stack([largest, torch.where(largest == float("-inf"), 0.0, sums)], dim=-1)

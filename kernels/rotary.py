@@ -70,7 +70,8 @@ def rotary_into_cache_reference(
     """The plain meaning."""
     d, kv_heads = cache.head_dim, cache.num_kv_heads
     heads = qkv.shape[1] // d - 2 * kv_heads
-    queries, keys, values = qkv.view(rows.count, -1, d).split([heads, kv_heads, kv_heads], dim=1)
+    projected = qkv.view(rows.count, -1, d)
+    queries, keys, values = projected.tensor_split((heads, heads + kv_heads), dim=1)
     if query_norm is not None:
         queries = rms_norm_reference(queries, query_norm, eps, torch.float32)
     if key_norm is not None:

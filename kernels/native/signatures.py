@@ -85,6 +85,9 @@ class Choice(ctypes.Structure):
     ]
 
 
+# In the order of src/exports.cpp.
+_POINTERS = (c_void_p,) * 8
+
 _ARGUMENTS = {
     "specfleet_packed_size": ([c_int, c_int, c_int], c_int64),
     "specfleet_pack": ([c_int, c_int, c_void_p, c_int64, c_int, c_int, c_void_p], None),
@@ -92,8 +95,7 @@ _ARGUMENTS = {
     "specfleet_embed": ([c_int, c_void_p, c_int, c_void_p, c_int, c_void_p], None),
     "specfleet_rms_norm": ([c_int, c_void_p, c_void_p, c_int, c_int, c_float, c_void_p], None),
     "specfleet_rotary_into_cache": (
-        [c_int, c_int, c_void_p, POINTER(Rows), c_int, c_int, c_int, c_void_p, c_void_p, c_float]
-        + [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],
+        [c_int, c_int, c_void_p, POINTER(Rows), c_int, c_int, c_int, *_POINTERS[:2], c_float, *_POINTERS[:5]],
         None,
     ),
     "specfleet_attention": (
@@ -102,8 +104,10 @@ _ARGUMENTS = {
     ),
     "specfleet_swiglu": ([c_int, c_int, c_void_p, c_int, c_int, c_void_p], None),
     "specfleet_step": (
-        [c_int, c_int, POINTER(Shape), POINTER(Layer), c_int, c_int, POINTER(Rows), POINTER(Buffers), c_void_p]
-        + [c_void_p, c_void_p, c_void_p, c_int, c_void_p, c_int, c_void_p],
+        [
+            *(c_int, c_int, POINTER(Shape), POINTER(Layer), c_int, c_int, POINTER(Rows), POINTER(Buffers)),
+            *(*_POINTERS[:4], c_int, c_void_p, c_int, c_void_p),
+        ],
         None,
     ),
     "specfleet_noise": ([c_uint64, c_uint64, c_int, c_int, c_void_p], None),

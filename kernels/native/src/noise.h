@@ -133,7 +133,7 @@ inline void choose_row(const float* logits, int size, int first_token, const Cho
   }
 }
 
-// max and sum of exp(x - max), in sixteen lanes.
+// max and sum of exp(x - max), in sixteen lanes. Where nothing takes part (all minus infinity) the sum is zero.
 inline void log_sum_parts(const float* x, int size, float* highest_out, float* sum_out) {
   Float16 highest = splat(-std::numeric_limits<float>::infinity());
   int i = 0;
@@ -149,7 +149,7 @@ inline void log_sum_parts(const float* x, int size, float* highest_out, float* s
     total = add(total, exp(sub(load(rest), splat(top))));
   }
   *highest_out = top;
-  *sum_out = sum_lanes(total);
+  *sum_out = top == -std::numeric_limits<float>::infinity() ? 0.0f : sum_lanes(total);
 }
 
 }  // namespace specfleet

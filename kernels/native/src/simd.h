@@ -194,9 +194,10 @@ inline void store(bf16* p, Float16 v) {
 }
 
 // e^x for x <= 88. Range reduction by multiples of ln 2 in two parts, then a polynomial of degree six;
-// relative error below 3e-7. Minus infinity gives exactly zero.
+// relative error below 3e-7. Minus infinity gives exactly zero. NaN gives NaN, which is why x is the second operand
+// of min and max: both return their second operand where one is NaN.
 inline Float16 exp(Float16 x) {
-  const Float16 clamped = max(min(x, splat(88.0f)), splat(-104.0f));
+  const Float16 clamped = max(splat(-104.0f), min(splat(88.0f), x));
   const Float16 n = round_nearest(mul(clamped, splat(1.44269504088896341f)));
   Float16 r = fma(n, splat(-0.693359375f), clamped);
   r = fma(n, splat(2.12194440e-4f), r);

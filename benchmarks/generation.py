@@ -1,0 +1,172 @@
+"""Generates for many prompts on one engine, without any network: the reference that the service is compared with."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import InvalidArgument
+from contracts.types import SamplingParams, SequenceId, StepReport, StopParams, Verdict
+from engine.load import LoadedEngine
+from engine.work import Verify
+
+__all__ = ["Generated", "Prompt", "StepStatistics", "generate", "read_prompts"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """One record of a prompts file."""
+
+    id: str
+    prompt: str
+
+
+@dataclass(kw_only=True, slots=True)
+class Generated:
+    """What came out for one prompt; `elapsed_s` counts from when its turn came to its last token."""
+
+    id: str
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    num_rounds: int = 0
+    elapsed_s: float = 0.0
+
+
+@dataclass(slots=True)
+class StepStatistics:
+    """How long steps took, by their number of rows."""
+
+    elapsed_of: defaultdict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    num_context: int = 0
+
+    def add(self, report: StepReport) -> None:
+        self.elapsed_of[report.num_rows].append(report.elapsed_s)
+        self.num_context += report.num_context
+
+    def summary(self) -> dict[str, Any]:
+        every = [elapsed for times in self.elapsed_of.values() for elapsed in times]
+        return {
+            "num_steps": len(every),
+            "num_rows": sum(rows * len(times) for rows, times in self.elapsed_of.items()),
+            "num_context": self.num_context,
+            "elapsed_s": sum(every),
+            "by_rows": {
+                rows: {"num_steps": len(times), "median_s": statistics.median(times)}
+                for rows, times in sorted(self.elapsed_of.items())
+            },
+        }
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Records {"id", "prompt"}, one a line; a line that is something else is refused by its number."""
+    prompts = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"cannot read prompts from {path}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            prompts.append(Prompt(id=str(record["id"]), prompt=record["prompt"]))
+            if not isinstance(record["prompt"], str) or not record["prompt"]:
+                raise TypeError("prompt is not a text")
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidArgument(
+                f'{path} line {number} must be a record {{"id": ..., "prompt": "text"}}, got {line[:80]!r}'
+            ) from error
+    if not prompts:
+        raise InvalidArgument(f"{path} holds no prompts")
+    return prompts
+
+
+@dataclass(slots=True)
+class _Running:
+    generated: Generated
+    sequence: SequenceId
+    started_s: float
+
+
+def generate(
+    loaded: LoadedEngine,
+    prompts: Iterable[Prompt],
+    sampling: SamplingParams,
+    stop: StopParams,
+    *,
+    num_together: int = 1,
+) -> tuple[list[Generated], StepStatistics]:
+    """All prompts in their order, `num_together` at a time: as one ends, the next begins.
+
+    Prompts are read in chunks that share their steps with the sequences already decoding.
+    """
+    engine, step_statistics = loaded.engine, StepStatistics()
+    results: list[Generated] = []
+    waiting = deque(_opened(loaded, prompts, stop))
+    running: list[_Running] = []
+    while waiting or running:
+        while waiting and len(running) < num_together:
+            prompt, tokens = waiting.popleft()
+            sequence = SequenceId(f"{len(results)}:{prompt.id}")
+            engine.open(sequence, tokens, sampling)
+            running.append(_Running(Generated(id=prompt.id), sequence, time.perf_counter()))
+            results.append(running[-1].generated)
+        work = _share_rows(loaded, running)
+        step = engine.step(work)
+        step_statistics.add(step.report)
+        outcomes = {piece.sequence: outcome for piece, outcome in zip(work, step.outcomes, strict=True)}
+        for one in list(running):
+            outcome = outcomes.get(one.sequence)
+            if isinstance(outcome, Verdict) and _take(loaded, one, outcome, stop):
+                engine.close(one.sequence)
+                running.remove(one)
+    return results, step_statistics
+
+
+def _opened(loaded: LoadedEngine, prompts: Iterable[Prompt], stop: StopParams) -> list[tuple[Prompt, list[int]]]:
+    """Every prompt as tokens; one that cannot fit is refused before any work is done."""
+    encoded = [(prompt, loaded.tokenizer.encode(prompt.prompt)) for prompt in prompts]
+    for prompt, tokens in encoded:
+        if not tokens or len(tokens) + stop.max_tokens > loaded.engine.limits.max_context:
+            raise InvalidArgument(
+                f"prompt {prompt.id} has {len(tokens)} tokens; with {stop.max_tokens} to generate it must be from 1 "
+                f"to {loaded.engine.limits.max_context - stop.max_tokens}"
+            )
+    return encoded
+
+
+def _share_rows(loaded: LoadedEngine, running: Sequence[_Running]) -> list[Verify]:
+    """One row for each sequence that decodes, and what is left of the step for the prompts that are being read."""
+    engine = loaded.engine
+    pending = [engine.num_pending(one.sequence) for one in running]
+    left = engine.limits.max_batch_rows - sum(count == 1 for count in pending)
+    work = []
+    for one, count in zip(running, pending, strict=True):
+        rows = count if count == 1 else min(count, left)
+        if rows > 0:
+            work.append(Verify(sequence=one.sequence, num_pending=rows))
+            left -= rows if count > 1 else 0
+    return work
+
+
+def _take(loaded: LoadedEngine, one: _Running, verdict: Verdict, stop: StopParams) -> bool:
+    """Adds the decided tokens; True when the sequence has ended."""
+    generated = one.generated
+    generated.num_rounds += 1
+    ends = () if stop.ignore_eos else loaded.eos_token_ids
+    has_ended = False
+    for token in verdict.tokens:
+        generated.token_ids.append(token)
+        if token in ends or len(generated.token_ids) == stop.max_tokens:
+            has_ended = True
+            break
+    if has_ended:
+        generated.elapsed_s = time.perf_counter() - one.started_s
+        generated.text = loaded.tokenizer.decode(generated.token_ids, skip_special_tokens=True)
+    return has_ended

@@ -1,0 +1,108 @@
+"""What an engine refuses, each with the value and what would be right, before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+from contracts.errors import InvalidArgument, OutOfBlocks
+from contracts.types import ROOT, SamplingParams, SequenceId
+from engine.blocks import BlockPool
+from engine.sequence import Sequence
+from engine.work import Draft, Verify, Work, tokens_and_parents
+
+__all__ = ["Limits", "check_work"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The sizes that requests are held against."""
+
+    vocab_size: int  # of the model, padding included
+    num_real_tokens: int  # of the tokenizer
+    max_context: int
+    max_batch_rows: int
+
+    def check_tokens(self, tokens: Iterable[int], where: str) -> None:
+        """Refuses ids that the tokenizer does not have."""
+        for token in tokens:
+            if not 0 <= token < self.num_real_tokens:
+                raise InvalidArgument(f"{where} holds token {token}; the vocabulary has {self.num_real_tokens}")
+
+    def check_sampling(self, sampling: SamplingParams) -> None:
+        """Refuses parameters about tokens that do not exist; the rest is checked where they are made."""
+        self.check_tokens(sampling.logit_bias, "logit_bias")
+        self.check_tokens(sampling.allowed_token_ids or (), "allowed_token_ids")
+
+    def check_length(self, num_tokens: int, where: str) -> None:
+        """Refuses what is longer than the context."""
+        if num_tokens > self.max_context:
+            raise InvalidArgument(f"{where} has {num_tokens} tokens; the context holds {self.max_context}")
+
+
+def check_work(work: Items[Work], find: Callable[[SequenceId], Sequence], pool: BlockPool, limits: Limits) -> None:
+    """Refuses a step that cannot be done as a whole."""
+    if not work:
+        raise InvalidArgument("a step without work; give it at least one sequence")
+    num_rows = num_blocks = 0
+    seen: set[SequenceId] = set()
+    for piece in work:
+        sequence = find(piece.sequence)
+        if piece.sequence in seen:
+            raise InvalidArgument(f"sequence {piece.sequence} appears twice in one step")
+        seen.add(piece.sequence)
+        num_pending = _check_pending(piece, sequence)
+        if piece.nodes:
+            _check_nodes(piece, sequence, num_pending, limits)
+        if isinstance(piece, Verify) and piece.masks:
+            _check_masks(piece, limits)
+        parents = [parent for _, parent in tokens_and_parents(piece)]
+        num_rows += num_pending + len(parents)
+        num_blocks += sequence.blocks_needed(num_pending, parents)
+    if num_rows > limits.max_batch_rows:
+        raise InvalidArgument(f"a step of {num_rows} rows; max_batch_rows is {limits.max_batch_rows}")
+    if num_blocks > pool.num_free:
+        raise OutOfBlocks(num_needed=num_blocks, num_free=pool.num_free)
+
+
+def _check_pending(piece: Work, sequence: Sequence) -> int:
+    num_pending = sequence.num_pending if piece.num_pending is None else piece.num_pending
+    only_nodes = isinstance(piece, Draft) and len(piece.nodes) > 0 and sequence.num_pending == 0
+    least = 0 if only_nodes else 1
+    if not least <= num_pending <= sequence.num_pending:
+        raise InvalidArgument(
+            f"num_pending of sequence {sequence.id} is {num_pending}; it must be from {least} to {sequence.num_pending}"
+        )
+    return num_pending
+
+
+def _check_nodes(piece: Work, sequence: Sequence, num_pending: int, limits: Limits) -> None:
+    if num_pending < sequence.num_pending:
+        raise InvalidArgument(f"nodes of sequence {sequence.id} hang below a token that this step does not compute")
+    if isinstance(piece, Verify) and sequence.nodes:
+        raise InvalidArgument(f"sequence {sequence.id} has a tree of drafts; commit or drop it before a Verify")
+    depths = [node.position + 1 - len(sequence.tokens) for node in sequence.nodes]
+    for index, (token, parent) in enumerate(tokens_and_parents(piece), start=len(sequence.nodes)):
+        if not ROOT <= parent < index:
+            raise InvalidArgument(
+                f"node {index} of sequence {sequence.id} has parent {parent}; it must be {ROOT} or an earlier node"
+            )
+        depths.append(1 if parent == ROOT else depths[parent] + 1)
+        limits.check_tokens([token], f"node {index} of sequence {sequence.id}")
+    limits.check_length(len(sequence.tokens) + max(depths), f"the deepest path of sequence {sequence.id}")
+
+
+def _check_masks(piece: Verify, limits: Limits) -> None:
+    size = -(-limits.vocab_size // 8)
+    if len(piece.masks) != 1 + len(piece.nodes):
+        raise InvalidArgument(
+            f"sequence {piece.sequence} has {len(piece.masks)} masks; one for its last token and each of "
+            f"{len(piece.nodes)} nodes make {1 + len(piece.nodes)}"
+        )
+    for mask in piece.masks:
+        if mask is not None and (len(mask) != size or not any(mask)):
+            raise InvalidArgument(
+                f"a mask of sequence {piece.sequence} has {len(mask)} bytes, {sum(map(bool, mask))} of them not zero; "
+                f"it needs {size} bytes, and at least one token must be allowed"
+            )
