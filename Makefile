@@ -1,0 +1,55 @@
+# Every command of the project runs through .venv; `make` alone lists them.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+# What this stage of the project needs; `service` joins when something uses it.
+EXTRAS := engine,test
+TORCH := torch==2.13.0
+# pip's --index-url for torch alone, e.g. PyTorch's CPU index for a machine without CUDA; empty: pip's default index.
+TORCH_INDEX ?=
+
+# The first Python of 3.11 or later, unless the caller names one.
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check bench clean
+
+help:  ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) (pip index for torch; see README.md)"
+
+setup: $(STAMP)  ## Create .venv with everything the project needs (again after pyproject.toml changed)
+
+test: setup  ## Run the tests
+	$(BIN)/python -m pytest
+
+check: setup  ## Lint, format, types and import arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## Measure the engine and print its figures
+	$(BIN)/python -m benchmarks.engine
+
+clean:  ## Remove caches and build products; .venv stays
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist specfleet.egg-info
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "specfleet needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) cannot create virtual environments; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and pinned: any other request may pull another build, with gigabytes of libraries.
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/python -m pip install --quiet "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[$(EXTRAS)]"
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { \
+		echo "No C++ compiler found: installing ziglang, a compiler that pip can install, for the CPU kernels."; \
+		$(BIN)/python -m pip install --quiet ziglang; }
+	@touch $@

@@ -1,0 +1,1 @@
+"""Places processes and keeps them alive: topology, supervision, launch."""

@@ -1,0 +1,1 @@
+"""The front door and the brain: admission, membership, sequences, scheduling, journal."""

@@ -1,0 +1,1 @@
+"""The science, pure and clock-free: token tree, shared noise, fusion, routing, budgets, verification rules."""

@@ -1,0 +1,15 @@
+"""Settings that every test shares: deterministic, quick, and never on a network."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# Before anything imports huggingface_hub, which reads it once: a test that reaches for the hub fails at once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# The same examples on every run, so that a failure on one machine is a failure on all; no deadline per example,
+# because a busy machine is not a bug.
+settings.register_profile("house", derandomize=True, deadline=None, database=None)
+settings.load_profile("house")
