@@ -69,8 +69,9 @@ class Executor:
         """One step: copies, layers, logits, tokens. `hook` lives on rank 0; the others hear what it dropped."""
         with torch.inference_mode(), native.use_threads(self.num_threads):
             self._copy(message)
-            rows = Rows(torch.from_numpy(message.rows), message.num_rows, message.num_table_entries)
-            tokens = torch.from_numpy(message.tokens)
+            device = self.cache.keys.device
+            rows = Rows(torch.from_numpy(message.rows).to(device), message.num_rows, message.num_table_entries)
+            tokens = torch.from_numpy(message.tokens).to(device)
             chosen = torch.from_numpy(message.chosen)
             if message.hook_layers.size == 0:
                 logits = self._logits(tokens, rows, chosen)
@@ -79,12 +80,12 @@ class Executor:
             else:
                 residual, alive = self._layers_with_hook(tokens, rows, message, hook, undroppable)
                 message, places, chosen = _survivors(message, alive)
-                logits = head_logits(self.weights, residual, chosen)
+                logits = head_logits(self.weights, residual, chosen.to(device))
                 num_dropped = rows.count - alive.shape[0]
             sampled = None
             if message.chosen.size:
                 shard = self.weights.shard
-                sampled = sample(logits, message, self.ranks, shard, num_real_tokens=self.num_real_tokens)
+                sampled = sample(logits.cpu(), message, self.ranks, shard, num_real_tokens=self.num_real_tokens)
         return StepOutput(
             sampled=sampled,
             choice_of={choice: place for place, choice in enumerate(places)},
@@ -102,9 +103,10 @@ class Executor:
     def _logits(self, tokens: torch.Tensor, rows: Rows, chosen: torch.Tensor) -> torch.Tensor:
         if self.compiled is not None:
             return self.compiled.run(tokens, rows, chosen)
+        chosen = chosen.long().to(tokens.device)
         residual = embed(self.weights, self.ranks, tokens)
         self._layers(residual, rows, 0, len(self.weights.layers))
-        return head_logits(self.weights, residual, chosen.long())
+        return head_logits(self.weights, residual, chosen)
 
     def _layers(self, residual: torch.Tensor, rows: Rows, first: int, last: int) -> torch.Tensor:
         if self.compiled is not None:
@@ -128,7 +130,8 @@ class Executor:
             first = layer + 1
             keep = self._ask(hook, layer, residual, alive, undroppable)
             if not bool(keep.all()):
-                rows, residual, alive = rows.select(keep), residual[keep].contiguous(), alive[keep]
+                kept = torch.nonzero(keep).flatten()
+                rows, residual, alive = rows.select(kept), residual[kept.to(residual.device)], alive[kept]
         return self._layers(residual, rows, first, len(self.weights.layers)), alive
 
     def _ask(

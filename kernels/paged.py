@@ -146,20 +146,18 @@ class Rows:
 
     def select(
         self,
-        keep: torch.Tensor,  # [count] bool
+        kept: torch.Tensor,  # [n] int64 on the CPU: row numbers, rising
     ) -> Rows:
         """The rows that stay, in their order, with the tables of all."""
-        n, flat = self.count, self.flat
-        kept = [flat[i * n : (i + 1) * n][keep] for i in range(4)]
-        tails = [flat[5 * n + 1 + self.num_table_entries :][a:b] for a, b in self._tail_ranges(keep)]
-        lengths = torch.tensor([0] + [len(tail) for tail in tails], dtype=torch.int32, device=flat.device)
+        n, flat = self.count, self.flat.cpu()
+        offsets = flat[4 * n : 5 * n + 1].tolist()
         tables = flat[5 * n + 1 : 5 * n + 1 + self.num_table_entries]
-        offsets = lengths.cumsum(0, dtype=torch.int32)
-        return Rows(torch.cat([*kept, offsets, tables, *tails]), len(tails), self.num_table_entries)
-
-    def _tail_ranges(self, keep: torch.Tensor) -> list[tuple[int, int]]:
-        offsets = self.flat[4 * self.count : 5 * self.count + 1].tolist()
-        return [(offsets[row], offsets[row + 1]) for row in torch.nonzero(keep).flatten().tolist()]
+        all_tails = flat[5 * n + 1 + self.num_table_entries :]
+        tails = [all_tails[offsets[row] : offsets[row + 1]] for row in kept.tolist()]
+        new_offsets = torch.tensor([0, *(len(tail) for tail in tails)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+        numbers = [flat[i * n : (i + 1) * n][kept] for i in range(4)]
+        joined = torch.cat([*numbers, new_offsets, tables, *tails])
+        return Rows(joined.to(self.flat.device), len(tails), self.num_table_entries)
 
     @functools.cached_property
     def native(self) -> signatures.Rows:

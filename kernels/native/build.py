@@ -1,8 +1,9 @@
 """Builds the CPU library once per machine and source, and keeps it in a cache folder.
 
 The library needs a C++ compiler when it is built and none when it is used. One build serves every model and
-shape. Its file name is a digest of the sources, the flags, the compiler and the processor's features, so that a
-cache folder shared between machines can never hand one of them instructions it does not have.
+shape. Its file name is a digest of the sources, the flags, the processor's features and CXX where it is set, so that
+a cache folder shared between machines can never hand one of them instructions it does not have, and a folder filled
+where there is a compiler serves where there is none.
 """
 
 from __future__ import annotations
@@ -36,7 +37,12 @@ def cache_folder() -> Path:
     chosen = os.environ.get("SPECFLEET_CACHE_DIR")
     if chosen:
         return Path(chosen) / "native"
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    base = os.environ.get("XDG_CACHE_HOME")
+    if not base:
+        try:
+            base = str(Path.home() / ".cache")
+        except RuntimeError as error:
+            raise BuildError(f"no place for the library ({error} Set SPECFLEET_CACHE_DIR.)") from error
     return Path(base) / "specfleet" / "native"
 
 
@@ -57,10 +63,10 @@ def find_compiler() -> list[str]:
 def build() -> Path:
     """The path of the library for this machine, built if it is not in the cache yet."""
     folder = cache_folder()
-    compiler = find_compiler()
-    path = folder / f"libspecfleet-{_digest(compiler)}.so"
+    path = folder / f"libspecfleet-{_digest()}.so"
     if path.exists():
         return path
+    compiler = find_compiler()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "build.lock"):
@@ -71,11 +77,11 @@ def build() -> Path:
     return path
 
 
-def _digest(compiler: list[str]) -> str:
+def _digest() -> str:
     digest = hashlib.sha256()
     for source in sorted(SOURCE_FOLDER.iterdir()):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    digest.update(" ".join((*compiler, *FLAGS, *LINK_FLAGS)).encode())
+    digest.update(" ".join((os.environ.get("CXX", ""), *FLAGS, *LINK_FLAGS)).encode())
     digest.update(_processor_features().encode())
     return digest.hexdigest()[:24]
 
@@ -97,8 +103,9 @@ def _compile(compiler: list[str], path: Path) -> None:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise BuildError(f"the compiler {compiler[0]} did not run: {error}") from error
         if run.returncode != 0:
-            first = next((line for line in run.stderr.splitlines() if "error" in line), run.stderr[-300:])
-            raise BuildError(f"the compiler {compiler[0]} failed: {first.strip()}")
+            said = [line.strip() for line in run.stderr.splitlines() if line.strip()]
+            first = next((line for line in said if "error" in line), said[-1] if said else "it said nothing")
+            raise BuildError(f"the compiler {compiler[0]} failed with exit status {run.returncode}: {first}")
         os.replace(built, path)
 
 
