@@ -12,7 +12,7 @@ from engine.blocks import BlockPool
 from engine.sequence import Sequence
 from engine.work import Draft, Verify, Work, tokens_and_parents
 
-__all__ = ["Limits", "check_work"]
+__all__ = ["Limits", "check_looks", "check_work"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +52,11 @@ def check_work(work: Items[Work], find: Callable[[SequenceId], Sequence], pool: 
         if piece.sequence in seen:
             raise InvalidArgument(f"sequence {piece.sequence} appears twice in one step")
         seen.add(piece.sequence)
-        num_pending = _check_pending(piece, sequence)
+        num_pending = _check_pending(piece, sequence, limits)
         if piece.nodes:
             _check_nodes(piece, sequence, num_pending, limits)
         if isinstance(piece, Verify) and piece.masks:
-            _check_masks(piece, limits)
+            _check_masks(piece, sequence, limits)
         parents = [parent for _, parent in tokens_and_parents(piece)]
         num_rows += num_pending + len(parents)
         num_blocks += sequence.blocks_needed(num_pending, parents)
@@ -66,7 +66,17 @@ def check_work(work: Items[Work], find: Callable[[SequenceId], Sequence], pool: 
         raise OutOfBlocks(num_needed=num_blocks, num_free=pool.num_free)
 
 
-def _check_pending(piece: Work, sequence: Sequence) -> int:
+def check_looks(num_top: int, layers: Items[int], num_layers: int) -> None:
+    """Refuses what a step cannot show: fewer than one candidate, or rows after layers that are not there."""
+    if num_top < 1:
+        raise InvalidArgument(f"num_top is {num_top}; a proposal has at least one candidate")
+    if list(layers) != sorted(set(layers)) or not all(0 <= layer < num_layers for layer in layers):
+        raise InvalidArgument(
+            f"a layer hook asks for layers {list(layers)}; they must rise and lie between 0 and {num_layers - 1}"
+        )
+
+
+def _check_pending(piece: Work, sequence: Sequence, limits: Limits) -> int:
     num_pending = sequence.num_pending if piece.num_pending is None else piece.num_pending
     only_nodes = isinstance(piece, Draft) and len(piece.nodes) > 0 and sequence.num_pending == 0
     least = 0 if only_nodes else 1
@@ -74,6 +84,8 @@ def _check_pending(piece: Work, sequence: Sequence) -> int:
         raise InvalidArgument(
             f"num_pending of sequence {sequence.id} is {num_pending}; it must be from {least} to {sequence.num_pending}"
         )
+    # The token that a full sequence decides last lies past the end; it can be reported, not computed.
+    limits.check_length(sequence.num_computed + num_pending, f"sequence {sequence.id}")
     return num_pending
 
 
@@ -93,7 +105,10 @@ def _check_nodes(piece: Work, sequence: Sequence, num_pending: int, limits: Limi
     limits.check_length(len(sequence.tokens) + max(depths), f"the deepest path of sequence {sequence.id}")
 
 
-def _check_masks(piece: Verify, limits: Limits) -> None:
+def _check_masks(piece: Verify, sequence: Sequence, limits: Limits) -> None:
+    usable = (1 << limits.num_real_tokens) - 1
+    if sequence.allowed is not None:
+        usable &= int.from_bytes(sequence.allowed, "little")
     size = -(-limits.vocab_size // 8)
     if len(piece.masks) != 1 + len(piece.nodes):
         raise InvalidArgument(
@@ -101,8 +116,8 @@ def _check_masks(piece: Verify, limits: Limits) -> None:
             f"{len(piece.nodes)} nodes make {1 + len(piece.nodes)}"
         )
     for mask in piece.masks:
-        if mask is not None and (len(mask) != size or not any(mask)):
+        if mask is not None and (len(mask) != size or not int.from_bytes(mask, "little") & usable):
             raise InvalidArgument(
                 f"a mask of sequence {piece.sequence} has {len(mask)} bytes, {sum(map(bool, mask))} of them not zero; "
-                f"it needs {size} bytes, and at least one token must be allowed"
+                f"it needs {size} bytes, and must allow at least one token that the sequence may use"
             )

@@ -6,15 +6,16 @@ back. The other ranks run `Follower`, which only executes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence as Items
 
 from contracts.clock import Clock, SystemClock
 from contracts.errors import AlreadyExists, InvalidArgument, NotFound
-from contracts.types import Epoch, ModelIdentity, SamplingParams, SequenceId, StepReport, TenantId
+from contracts.types import Epoch, ModelIdentity, SamplingParams, SequenceId, StepReport, TenantId, Verdict
 from engine.batch import BatchBuilder, Span
 from engine.blocks import BlockPool
-from engine.checks import Limits, check_work
-from engine.executor import Executor, LayerHook, StepOutput
+from engine.checks import Limits, check_looks, check_work
+from engine.executor import Executor, LayerHook, StepAbandoned, StepOutput
 from engine.message import StepMessage
 from engine.sequence import Sequence
 from engine.settle import proposals_of, verdict_of
@@ -77,6 +78,8 @@ class Engine:
         self.limits.check_sampling(sampling)
         if not tokens:
             raise InvalidArgument(f"sequence {sequence} has no tokens; a prompt has at least one")
+        if num_prompt is not None and not 0 <= num_prompt <= len(tokens):
+            raise InvalidArgument(f"num_prompt of sequence {sequence} is {num_prompt}; it has {len(tokens)} tokens")
         found = Sequence(
             id=sequence,
             tenant=tenant,
@@ -142,10 +145,18 @@ class Engine:
         """
         started_s = self._clock.now_s()
         check_work(work, self._find, self.pool, self.limits)
+        check_looks(num_top, hook.layers if hook is not None else (), len(self.executor.weights.layers))
         builder = BatchBuilder()
         spans = [self._pack(builder, piece) for piece in work]
-        output = self._execute(builder, spans, work, num_top, hook)
-        outcomes = tuple(self._settle(piece, span, output) for piece, span in zip(work, spans, strict=True))
+        try:
+            output = self._execute(builder, spans, work, num_top, hook)
+            outcomes = tuple(self._outcome(piece, span, output) for piece, span in zip(work, spans, strict=True))
+        except BaseException:
+            for span in spans:
+                span.sequence.keep_nodes(span.first_node)
+            raise
+        for span, outcome in zip(spans, outcomes, strict=True):
+            self._settle(span, outcome)
         report = StepReport(
             num_rows=len(builder.tokens),
             num_context=sum(builder.positions) + len(builder.positions),
@@ -172,24 +183,24 @@ class Engine:
             num_top=num_top,
             num_likeliest=likeliest if wants_logprobs else -1,
         )
-        committed = frozenset(row for s in spans for row in range(s.first_row, s.first_row + s.num_pending))
+        self._copies = []  # even if the step fails: it copies first, and a second time would read what it wrote since
         if self.executor.ranks.size > 1:
             self.executor.ranks.send(message.encode())
-        output = self.executor.run(message, hook, committed)
-        self._copies = []
-        return output
+        return self.executor.run(message, hook, _rows_that_stay(work, spans))
 
-    def _settle(self, piece: Work, span: Span, output: StepOutput) -> Outcome:
-        sequence = span.sequence
-        sequence.mark_computed(span.num_pending)
+    def _outcome(self, piece: Work, span: Span, output: StepOutput) -> Outcome:
+        """What the step means for one sequence; changes nothing."""
         if isinstance(piece, Draft):
             return proposals_of(span, output)
         if span.num_choices == 0:
             return None
-        settled = verdict_of(span, piece.nodes, self._epochs[sequence.id], output)
-        _, copies = sequence.commit(settled.verdict.tokens, path=settled.path)
-        self._queue(copies)
-        return settled.verdict
+        return verdict_of(span, piece.nodes, self._epochs[span.sequence.id], output)
+
+    def _settle(self, span: Span, outcome: Outcome) -> None:
+        span.sequence.mark_computed(span.num_pending)
+        if isinstance(outcome, Verdict):
+            _, copies = span.sequence.commit(outcome.tokens, path=outcome.accepted)
+            self._queue(copies)
 
     def _allowed(self, sampling: SamplingParams) -> bytes | None:
         """The bit mask of `allowed_token_ids`."""
@@ -227,5 +238,15 @@ class Follower:
     def run(self) -> None:
         """Works until goodbye; RankLost when rank 0 or another rank is gone."""
         while (message := StepMessage.decode(self.executor.ranks.receive())).num_rows > 0:
-            self.executor.run(message)
+            with contextlib.suppress(StepAbandoned):
+                self.executor.run(message)
         self.executor.ranks.close()
+
+
+def _rows_that_stay(work: Items[Work], spans: list[Span]) -> frozenset[int]:
+    """Rows whose keys later steps will read: of committed tokens, and of drafts, which a commit may take over."""
+    stay: set[int] = set()
+    for piece, span in zip(work, spans, strict=True):
+        count = span.num_pending + (span.num_nodes if isinstance(piece, Draft) else 0)
+        stay.update(range(span.first_row, span.first_row + count))
+    return frozenset(stay)

@@ -19,7 +19,15 @@ from engine.weights import Weights
 from kernels import native
 from kernels.paged import KVCache, Rows
 
-__all__ = ["Executor", "LayerHook", "StepOutput"]
+__all__ = ["Executor", "LayerHook", "StepAbandoned", "StepOutput"]
+
+
+# What rank 0 sends in place of the rows that stay when its hook failed; it is never empty otherwise.
+_ABANDON = b""
+
+
+class StepAbandoned(Exception):
+    """On a follower: rank 0 gave this step up in the middle; the next message is a new step."""
 
 
 class LayerHook(Protocol):
@@ -143,23 +151,39 @@ class Executor:
         undroppable: frozenset[int],
     ) -> torch.Tensor:
         if self.ranks.rank != 0:
-            return torch.frombuffer(bytearray(self.ranks.receive()), dtype=torch.bool)
-        if hook is None:
-            raise Internal("a step stops between layers, but nobody is there to look")
-        keep = hook(layer, residual, alive)
-        if keep is None:
-            keep = torch.ones(alive.shape[0], dtype=torch.bool)
-        if keep.dtype != torch.bool or keep.shape != alive.shape:
-            raise InvalidArgument(
-                f"a layer hook answers with bool [{alive.shape[0]}], got {keep.dtype} {list(keep.shape)}"
-            )
-        lost = undroppable.intersection(alive[~keep].tolist())
-        if lost:
-            raise InvalidArgument(
-                f"a layer hook dropped rows {sorted(lost)} of committed tokens; only tree nodes can go"
-            )
+            content = self.ranks.receive()
+            if content == _ABANDON:
+                raise StepAbandoned
+            return torch.frombuffer(bytearray(content), dtype=torch.bool)
+        try:
+            keep = _answer(hook, layer, residual, alive, undroppable)
+        except BaseException:
+            self.ranks.send(_ABANDON)
+            raise
         self.ranks.send(keep.numpy().tobytes())
         return keep
+
+
+def _answer(
+    hook: LayerHook | None, layer: int, residual: torch.Tensor, alive: torch.Tensor, undroppable: frozenset[int]
+) -> torch.Tensor:
+    """The hook's answer, checked: bool [rows still there]."""
+    if hook is None:
+        raise Internal("a step stops between layers, but nobody is there to look")
+    keep = hook(layer, residual, alive)
+    if keep is None:
+        keep = torch.ones(alive.shape[0], dtype=torch.bool)
+    if keep.dtype != torch.bool or keep.shape != alive.shape:
+        raise InvalidArgument(
+            f"a layer hook answers with bool [{alive.shape[0]}], got {keep.dtype} {list(keep.shape)}"
+        )
+    lost = undroppable.intersection(alive[~keep].tolist())
+    if lost:
+        raise InvalidArgument(
+            f"a layer hook dropped rows {sorted(lost)}, whose keys later steps will read; "
+            "only nodes of a Verify can go"
+        )
+    return keep
 
 
 def _survivors(message: StepMessage, alive: torch.Tensor) -> tuple[StepMessage, list[int], torch.Tensor]:

@@ -158,6 +158,8 @@ def _threshold(
 ) -> float | None:
     """The threshold of one row, or None where more candidates are needed to know it."""
     best = best[best > -math.inf]
+    if best.size == 0:
+        return -math.inf  # not a number among them; the choice finds nothing and says so
     largest = float(best[0])
     threshold = largest + math.log(min_p) if min_p > 0 else -math.inf
     weights = np.exp(best - largest)
@@ -201,5 +203,7 @@ def _log_normaliser(
     largest = torch.stack([part[:, 0] for part in parts]).max(dim=0).values
     total = torch.zeros_like(largest)
     for part in parts:
-        total += part[:, 1] * torch.exp(part[:, 0] - largest)
+        # A shard that is all padding has the largest value -inf and a sum that is no number.
+        mass = part[:, 1] * torch.exp(part[:, 0] - largest)
+        total += torch.where(part[:, 0] == -math.inf, 0.0, mass)
     return largest + total.log()

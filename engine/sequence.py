@@ -95,12 +95,15 @@ class Sequence:
     def blocks_needed(self, num_rows: int, parents: Items[int]) -> int:
         """How many new blocks it takes to place `num_rows` pending tokens, then nodes with these parents."""
         tip, num_in_order = self.tip, self._num_in_order
+        ends = [node.position + 1 for node in self.nodes]
         for index, parent in enumerate(parents, start=len(self.nodes)):
+            ends.append(1 + (len(self.tokens) if parent == ROOT else ends[parent]))
             if parent == tip:
                 tip, num_in_order = index, num_in_order + 1
         num_spare = len(self.nodes) + len(parents) - num_in_order
         num_spare_held = len(self.spare_blocks) * BLOCK_TOKENS
-        table = -(-(self.num_computed + num_rows + num_in_order) // BLOCK_TOKENS) - len(self.table)
+        num_positions = max([self.num_computed + num_rows, *ends])
+        table = -(-num_positions // BLOCK_TOKENS) - len(self.table)
         return max(table, 0) + max(-(-(num_spare - num_spare_held) // BLOCK_TOKENS), 0)
 
     @property
@@ -122,8 +125,9 @@ class Sequence:
         """A slot for a new node below `parent` (an index into `nodes`, or ROOT) and how its row reads its path."""
         above = None if parent == ROOT else self.nodes[parent]
         position = len(self.tokens) if above is None else above.position + 1
+        # Also for a node out of order: when it is accepted its place must be there, for a commit cannot be refused.
+        self._grow_table(position + 1)
         if parent == self.tip:
-            self._grow_table(position + 1)
             self.tip = len(self.nodes)
             slot = self.table[position // BLOCK_TOKENS] * BLOCK_TOKENS + position % BLOCK_TOKENS
             node = Node(token, parent, position, slot, position + 1, ())
@@ -162,12 +166,12 @@ class Sequence:
         others become pending. Returns the surviving nodes (old index to new index) and the slot copies (source, target)
         to make before the next step.
         """
+        if not tokens:
+            return {index: index for index in range(len(self.nodes))}, []
         adopted = list(self.path_of(tokens) if path is None else path)
         copies = []
         first = len(self.tokens)
         self.tokens.extend(tokens)
-        if adopted:
-            self._grow_table(first + len(adopted))
         for position, index in enumerate(adopted, start=first):
             target = self.table[position // BLOCK_TOKENS] * BLOCK_TOKENS + position % BLOCK_TOKENS
             if self.nodes[index].slot != target:
@@ -224,7 +228,13 @@ class Sequence:
 
     def drop_nodes(self) -> None:
         """Frees all tree nodes and whatever only they needed."""
-        self._drop_all()
+        self.keep_nodes(0)
+
+    def keep_nodes(self, count: int) -> None:
+        """Forgets all but the first `count` nodes, as if the others had never been placed."""
+        del self.nodes[count:]
+        self._free_spares(except_for={node.slot for node in self.nodes if node.tail})
+        self.tip = max((i for i, node in enumerate(self.nodes) if not node.tail), default=ROOT)
         self._trim_table()
 
     def _free_spares(self, *, except_for: set[int]) -> None:
@@ -240,9 +250,9 @@ class Sequence:
         ]
 
     def _trim_table(self) -> None:
-        """Gives back blocks past everything that is computed or held by a node in order."""
-        # With nodes in order everything before them is computed, so they are the last.
-        needed = -(-(self.num_computed + self._num_in_order) // BLOCK_TOKENS)
+        """Gives back blocks past everything that is computed, and past the places that nodes will need."""
+        num_positions = max([self.num_computed, *(node.position + 1 for node in self.nodes)])
+        needed = -(-num_positions // BLOCK_TOKENS)
         self.pool.release(self.table[needed:])
         del self.table[needed:]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from contracts.errors import Internal
 from contracts.types import ROOT, DraftNode, Epoch, Feedback, TokenLogprob, Verdict
 from contracts.verdict import walk
@@ -12,22 +10,14 @@ from engine.executor import StepOutput
 from engine.sampler import Sampled
 from engine.work import Candidate, Drafted, Proposal
 
-__all__ = ["Settled", "proposals_of", "verdict_of"]
+__all__ = ["proposals_of", "verdict_of"]
 
 # Stand-ins that equal no token and no other: below a row that left the pass nothing is chosen, and the node of such a
 # row is nobody's child, because its keys end between two layers.
 _NO_CHOICE, _NO_TOKEN = -1, -2
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settled:
-    """A verdict, and the nodes of the sequence's tree that it accepts."""
-
-    verdict: Verdict
-    path: tuple[int, ...]
-
-
-def verdict_of(span: Span, nodes: tuple[DraftNode, ...], epoch: Epoch, output: StepOutput) -> Settled:
+def verdict_of(span: Span, nodes: tuple[DraftNode, ...], epoch: Epoch, output: StepOutput) -> Verdict:
     """Walks the frontier by the target's own choices."""
     sequence, sampled = span.sequence, _sampled(output)
     places = _places(span, output)
@@ -39,17 +29,15 @@ def verdict_of(span: Span, nodes: tuple[DraftNode, ...], epoch: Epoch, output: S
     own = choices[1 + along[-1]]
     if own == _NO_CHOICE:
         raise Internal(f"sequence {sequence.id} has no token to choose: its logits are not finite")
-    verdict = Verdict(
+    return Verdict(
         sequence=sequence.id,
         epoch=epoch,
         position=len(sequence.tokens),
         accepted=tuple(accepted),
         tokens=(*(nodes[index].token for index in accepted), own),
-        logprobs=tuple(_logprob(sampled, places[1 + index]) for index in along) if _wants_logprobs(span) else (),
+        logprobs=_logprobs(span, sampled, [places[1 + index] for index in along]),
         feedback=_feedback(nodes, accepted, pruned),
     )
-    return Settled(verdict=verdict, path=tuple(accepted))
-
 
 def proposals_of(span: Span, output: StepOutput) -> Drafted:
     """The candidates below each row that was asked."""
@@ -80,10 +68,6 @@ def _feedback(nodes: tuple[DraftNode, ...], accepted: list[int], pruned: frozens
     )
 
 
-def _wants_logprobs(span: Span) -> bool:
-    return span.sequence.sampling.num_logprobs > 0
-
-
 def _sampled(output: StepOutput) -> Sampled:
     if output.sampled is None:
         raise Internal("a step was to decide something and sampled nothing")
@@ -101,12 +85,22 @@ def _candidates(sampled: Sampled, place: int) -> tuple[Candidate, ...]:
     )
 
 
-def _logprob(sampled: Sampled, place: int | None) -> TokenLogprob:
+def _logprobs(span: Span, sampled: Sampled, places: list[int | None]) -> tuple[TokenLogprob, ...]:
+    """As many of the likeliest as this sequence asked for, whatever others in the batch did."""
+    count = span.sequence.sampling.num_logprobs
+    return tuple(_logprob(sampled, place, count) for place in places) if count > 0 else ()
+
+
+def _logprob(sampled: Sampled, place: int | None, count: int) -> TokenLogprob:
     if place is None or sampled.logprobs is None or sampled.likeliest is None:
         raise Internal("log-probabilities were wanted and not computed")
     values, tokens = sampled.likeliest
     return TokenLogprob(
         token=int(sampled.tokens[place, 0]),
         logprob=float(sampled.logprobs[place, 0]),
-        top=tuple(zip(tokens[place].tolist(), values[place].tolist(), strict=True)),
+        top=tuple(
+            (token, value)
+            for token, value in zip(tokens[place, :count].tolist(), values[place, :count].tolist(), strict=True)
+            if token >= 0
+        ),
     )

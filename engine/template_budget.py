@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -30,8 +30,7 @@ class OverBudget(Exception):
 class Budget:
     """What one rendering may still do."""
 
-    def __init__(self, *, macro_chars: int = 0, now_s: Callable[[], float] = time.monotonic) -> None:
-        self.macro_chars = macro_chars
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._left = MAX_WORK
         self._now_s = now_s
         self._deadline_s = now_s() + MAX_SECONDS
@@ -101,13 +100,15 @@ def check_operation(sign: str, left: Any, right: Any) -> None:
         current_budget.get().charge(num_chars=len(sized) * max(count, 0))
 
 
-def check_method(subject: str, name: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse the two string methods whose result can be much larger than what goes in."""
-    if name == "replace":
-        old, new = (*arguments, "", "")[:2]
-        check_replacement(subject, old, new)
-    elif name == "join" and arguments:
-        check_join(arguments[0], subject)
+def checked_arguments(subject: str, method: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse calls of the two string methods whose result can be much larger than what goes in."""
+    if method == "replace" and len(arguments) >= 2:
+        check_replacement(subject, arguments[0], arguments[1])
+    elif method == "join" and arguments:
+        parts = list(arguments[0])  # a generator can be measured only once it is a list
+        check_join(parts, subject)
+        return (parts, *arguments[1:])
+    return arguments
 
 
 def check_replacement(subject: str, old: Any, new: Any) -> None:
@@ -115,7 +116,6 @@ def check_replacement(subject: str, old: Any, new: Any) -> None:
         current_budget.get().charge(num_chars=len(subject) + subject.count(old) * len(new))
 
 
-def check_join(parts: Any, separator: str) -> None:
-    num_parts = len(parts) if isinstance(parts, list | tuple | dict | str) else 0
-    current_budget.get().charge(num_chars=num_parts * len(separator))
+def check_join(parts: Sequence[Any], separator: str) -> None:
+    current_budget.get().charge(num_chars=len(parts) * len(separator))
     current_budget.get().charge_text_of(parts)

@@ -18,7 +18,7 @@ from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
-from jinja2.runtime import Context, Macro
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -27,9 +27,9 @@ from engine.template_budget import (
     Budget,
     OverBudget,
     check_join,
-    check_method,
     check_operation,
     check_replacement,
+    checked_arguments,
     current_budget,
 )
 
@@ -65,7 +65,6 @@ class Refused(Exception):
 class CompiledTemplate:
     template: jinja2.Template
     literals: tuple[str, ...]  # the strings that the template compares and splits by
-    macro_chars: int  # the most text that one macro call can add by itself
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -105,15 +104,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if loop.recursive:
                 raise SecurityError(f"line {loop.lineno}: a recursive loop is not allowed in a chat template")
         literals = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
-        macro_chars = max(map(_num_literal_chars, tree.find_all((nodes.Macro, nodes.CallBlock))), default=0)
         code = self.compile(_Metered().visit(tree))
         template = jinja2.Template.from_code(self, code, self.make_globals(None))
-        return CompiledTemplate(template=template, literals=tuple(sorted(literals)), macro_chars=macro_chars)
+        return CompiledTemplate(template=template, literals=tuple(sorted(literals)))
 
     def run(self, compiled: CompiledTemplate, variables: Mapping[str, Any]) -> str:
         """The rendered text; OverBudget, Refused, or whatever the template's own mistakes lead to."""
-        budget = Budget(macro_chars=compiled.macro_chars)
-        token = current_budget.set(budget)
+        token = current_budget.set(Budget())
         pieces: list[str] = []
         num_chars = 0
         try:
@@ -137,10 +134,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget = current_budget.get()
-        budget.charge(num_chars=budget.macro_chars if isinstance(__obj, Macro) else 0)
+        budget.charge()
         subject = getattr(__obj, "__self__", None)
         if isinstance(subject, str):
-            check_method(subject, getattr(__obj, "__name__", ""), args)
+            args = checked_arguments(subject, getattr(__obj, "__name__", ""), args)
         return budget.charge_for(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:

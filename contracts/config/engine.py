@@ -36,10 +36,6 @@ class EngineConfig(ConfigModel):
         Auto | SizeBytes,
         Field(description="KV cache of each rank; auto: what the weights leave of the memory, less a reserve"),
     ] = "auto"
-    block_size: Annotated[
-        int,
-        Field(ge=1, le=256, description="Tokens in one block of the KV cache"),
-    ] = 16
     max_batch_rows: Annotated[
         int,
         Field(ge=1, le=65_536, description="Most rows (tokens of all sequences) in one step"),

@@ -43,7 +43,6 @@ class ResolvedEngineConfig:
     num_threads: int
     tensor_parallel: int
     kv_cache_bytes: int
-    block_size: int
     max_batch_rows: int
     max_context: int
     prefix_cache: bool
@@ -73,7 +72,6 @@ def resolve_engine(config: EngineConfig, machine: MachineFacts, model: ModelFact
         num_threads=_num_threads(config, machine),
         tensor_parallel=config.tensor_parallel,
         kv_cache_bytes=_kv_cache_bytes(config, device, machine, model),
-        block_size=config.block_size,
         max_batch_rows=config.max_batch_rows,
         max_context=_max_context(config, model),
         prefix_cache=config.prefix_cache,

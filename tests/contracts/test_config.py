@@ -33,7 +33,6 @@ engines = st.fixed_dictionaries(
         "dtype": st.sampled_from(["auto", "bfloat16", "float32"]),
         "num_threads": st.just("auto") | st.integers(1, 1024),
         "tensor_parallel": st.integers(1, 1024),
-        "block_size": st.integers(1, 256),
         "max_context": st.just("auto") | st.integers(1, 2**24),
         "prefix_cache": st.booleans(),
         "compiled_step": st.sampled_from(["auto", "on", "off"]),
@@ -64,7 +63,7 @@ def test_files_and_text_are_read_alike(tmp_path: Path) -> None:
 def test_a_loaded_tree_cannot_be_changed() -> None:
     engine = load_config("engine: {model: tiny}").engine
     with pytest.raises(ValidationError):
-        engine.block_size = 32  # type: ignore[misc]
+        engine.max_batch_rows = 32  # type: ignore[misc]
 
 
 WRONG_VALUES = [
@@ -75,8 +74,8 @@ WRONG_VALUES = [
     ("num_threads: {auto: 1}", "engine.num_threads is {'auto': 1}", '"auto" or an integer'),
     ("tensor_parallel: 1.0", "engine.tensor_parallel is 1.0", "an integer from 1"),
     ('tensor_parallel: "2"', "engine.tensor_parallel is '2'", "an integer from 1"),
-    ("block_size: true", "engine.block_size is True", "an integer from 1 up to 256"),
-    ("block_size: 1e400", "engine.block_size is inf", "an integer from 1 up to 256"),
+    ("max_batch_rows: true", "engine.max_batch_rows is True", "an integer from 1 up to 65536"),
+    ("max_batch_rows: 1e400", "engine.max_batch_rows is inf", "an integer from 1 up to 65536"),
     ("kv_cache_bytes: 2 GiBs", "engine.kv_cache_bytes is '2 GiBs'", 'such as "2GiB"'),
     ("kv_cache_bytes: 1", "engine.kv_cache_bytes is 1;", "from 1MiB"),
     ("kv_cache_bytes: 2.5", "engine.kv_cache_bytes is 2.5", "from 1MiB"),
@@ -104,12 +103,12 @@ def test_missing_and_empty_models_are_named() -> None:
     assert "engine.model is missing; it must be text of 1 to 4096 characters" in refusal("engine: {}")
     assert "engine.model is ''" in refusal("engine: {model: ''}")
     for nothing in ("", "# only a comment\n", "{}"):
-        assert "engine is missing; it must be a mapping with the keys block_size" in refusal(nothing)
+        assert "engine is missing; it must be a mapping with the keys compiled_step" in refusal(nothing)
 
 
 def test_an_unknown_key_comes_with_its_neighbours_and_all_known_ones() -> None:
-    message = engine_refusal("blok_size: 32")
-    assert "engine.blok_size is not a known key (it is 32); did you mean block_size?" in message
+    message = engine_refusal("max_bach_rows: 32")
+    assert "engine.max_bach_rows is not a known key (it is 32); did you mean max_batch_rows?" in message
     assert f"Keys of engine: {', '.join(sorted(EngineConfig.model_fields))}" in message
     assert "engin is not a known key" in refusal("engin: {model: tiny}")
     assert "did you mean engine?" in refusal("engin: {model: tiny}")
@@ -118,9 +117,9 @@ def test_an_unknown_key_comes_with_its_neighbours_and_all_known_ones() -> None:
 
 def test_all_faults_are_reported_at_once_by_key() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config("engine: {block_size: 0, dtype: fp8, speed: 1}\nextra: 1")
+        load_config("engine: {max_batch_rows: 0, dtype: fp8, speed: 1}\nextra: 1")
     assert set(caught.value.details) == {
-        "engine.block_size",
+        "engine.max_batch_rows",
         "engine.dtype",
         "engine.model",
         "engine.speed",
@@ -131,10 +130,10 @@ def test_all_faults_are_reported_at_once_by_key() -> None:
 
 def test_file_names_lead_the_message(tmp_path: Path) -> None:
     file = tmp_path / "fleet.yaml"
-    file.write_text("engine: {model: tiny, block_size: 0}")
+    file.write_text("engine: {model: tiny, max_batch_rows: 0}")
     with pytest.raises(ConfigError) as caught:
         load_config(file)
-    assert caught.value.message.startswith(f"{file}: engine.block_size is 0;")
+    assert caught.value.message.startswith(f"{file}: engine.max_batch_rows is 0;")
     file.write_bytes(b"engine: {model: \xff}")
     with pytest.raises(ConfigError, match="byte 16 is not UTF-8"):
         load_config(file)

@@ -48,7 +48,6 @@ def test_what_was_said_by_hand_stays() -> None:
         "num_threads": 3,
         "tensor_parallel": 2,
         "kv_cache_bytes": 5 * GIB,
-        "block_size": 32,
         "max_batch_rows": 64,
         "max_context": 1000,
         "prefix_cache": False,
