@@ -91,7 +91,7 @@ class ChatTemplate:
         except Refused as refusal:
             raise InvalidArgument(f"the model's chat template refuses these messages: {refusal}") from None
         except (OverBudget, jinja2.exceptions.SecurityError, RecursionError, MemoryError) as error:
-            raise TokenizerError(f"{self._where} was stopped: {error or type(error).__name__}") from error
+            raise TokenizerError(f"{self._where} was stopped: {type(error).__name__}: {error}") from error
         except Exception as error:  # a template is a program: any of its mistakes can surface as any exception
             raise InvalidArgument(f"{self._where} fails on these messages: {type(error).__name__}: {error}") from error
 

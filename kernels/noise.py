@@ -149,17 +149,14 @@ def choose(
     )
     values = torch.empty(rows, num_top, dtype=torch.float32)
     tokens = torch.empty(rows, num_top, dtype=torch.int64)
-    threads = min(native.num_threads(), rows)
-    scratch = torch.empty(threads * (size + 4), dtype=torch.float32)
     library.specfleet_choose(
-        threads,
+        native.num_threads(),
         logits.contiguous().data_ptr(),
         rows,
         size,
         first_token,
         packed,
         num_top,
-        scratch.data_ptr(),
         values.data_ptr(),
         tokens.data_ptr(),
     )

@@ -25,7 +25,14 @@ def rms_norm(
         return rms_norm_reference(x, weight, eps, dtype)
     y = torch.empty(x.shape, dtype=dtype)
     library.specfleet_rms_norm(
-        native.KINDS[dtype], x.data_ptr(), weight.data_ptr(), x.shape[0], x.shape[1], eps, y.data_ptr()
+        native.KINDS[dtype],
+        native.num_threads(),
+        x.data_ptr(),
+        weight.data_ptr(),
+        x.shape[0],
+        x.shape[1],
+        eps,
+        y.data_ptr(),
     )
     return y
 

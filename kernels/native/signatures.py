@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
 
-VERSION = 1
+VERSION = 2
 
 
 class Rows(ctypes.Structure):
@@ -93,7 +93,7 @@ _ARGUMENTS = {
     "specfleet_pack": ([c_int, c_int, c_void_p, c_int64, c_int, c_int, c_void_p], None),
     "specfleet_linear": ([c_int, c_int, c_void_p, c_int, c_int, c_void_p, c_void_p, c_int, c_int, c_void_p], None),
     "specfleet_embed": ([c_int, c_void_p, c_int, c_void_p, c_int, c_void_p], None),
-    "specfleet_rms_norm": ([c_int, c_void_p, c_void_p, c_int, c_int, c_float, c_void_p], None),
+    "specfleet_rms_norm": ([c_int, c_int, c_void_p, c_void_p, c_int, c_int, c_float, c_void_p], None),
     "specfleet_rotary_into_cache": (
         [c_int, c_int, c_void_p, POINTER(Rows), c_int, c_int, c_int, *_POINTERS[:2], c_float, *_POINTERS[:5]],
         None,
@@ -112,7 +112,7 @@ _ARGUMENTS = {
     ),
     "specfleet_noise": ([c_uint64, c_uint64, c_int, c_int, c_void_p], None),
     "specfleet_choose": (
-        [c_int, c_void_p, c_int, c_int, c_int, POINTER(Choice), c_int, c_void_p, c_void_p, c_void_p],
+        [c_int, c_void_p, c_int, c_int, c_int, POINTER(Choice), c_int, c_void_p, c_void_p],
         None,
     ),
     "specfleet_log_sum": ([c_int, c_void_p, c_int, c_int, c_void_p], None),

@@ -3,7 +3,7 @@
 // Why a row's result depends on nothing but its own keys: scores are independent of one another; the
 // maximum is exact; the sum of exponentials runs in sixteen lanes by logical position modulo sixteen;
 // the weighted sum of values walks logical positions one by one. Where a key lies (in its table's block
-// or in a tree slot), which rows share the step, and how many members work on it never enter.
+// or in a tree slot), which rows share the step, and how many threads work on it never enter.
 #pragma once
 #include <limits>
 #include <vector>
@@ -12,6 +12,9 @@
 #include "team.h"
 
 namespace specfleet {
+
+// Blocks of keys whose scores are computed side by side: one alone would wait for its own additions.
+constexpr int kBlocksTogether = 4;
 
 // One row's view of its keys.
 struct KeyView {
@@ -53,26 +56,37 @@ void attend(const KeyView& view, const T* queries, float scale, const T* keys, c
   static thread_local std::vector<float> score_store;
   static thread_local std::vector<T> gathered_store;
   if (score_store.size() < static_cast<size_t>(kHeads) * width) score_store.resize(static_cast<size_t>(kHeads) * width);
-  if (gathered_store.size() < static_cast<size_t>(shape.head_size())) gathered_store.assign(shape.head_size(), T{});
+  if (gathered_store.size() < static_cast<size_t>(kBlocksTogether * shape.head_size()))
+    gathered_store.assign(kBlocksTogether * shape.head_size(), T{});
   float* scores = score_store.data();
 
   Float16 highest[kHeads];
   for (int h = 0; h < kHeads; ++h) highest[h] = splat(kMinusInfinity);
-  for (int b = first_block; b <= last_block; ++b) {
-    const T* block = block_of_keys(view, b, keys, shape, kv_head, gathered_store.data());
-    Float16 sum[kHeads];
-    for (int h = 0; h < kHeads; ++h) sum[h] = zeros();
+  for (int b = first_block; b <= last_block; b += kBlocksTogether) {
+    const T* blocks[kBlocksTogether];
+    for (int i = 0; i < kBlocksTogether; ++i)  // past the last block the last one stands in, and is not stored
+      blocks[i] = b + i > last_block
+                      ? blocks[i - 1]
+                      : block_of_keys(view, b + i, keys, shape, kv_head, gathered_store.data() + i * shape.head_size());
+    Float16 sum[kBlocksTogether][kHeads];
+    for (int i = 0; i < kBlocksTogether; ++i)
+      for (int h = 0; h < kHeads; ++h) sum[i][h] = zeros();
     for (int k = 0; k < d / Step::kWidth; ++k) {
-      const typename Step::Operand w = Step::weights(block + k * kBlockTokens * Step::kWidth);
-      for (int h = 0; h < kHeads; ++h)
-        sum[h] = Step::dot(sum[h], w, Step::broadcast(queries + h * d + k * Step::kWidth));
+      typename Step::Operand query[kHeads];
+      for (int h = 0; h < kHeads; ++h) query[h] = Step::broadcast(queries + h * d + k * Step::kWidth);
+      for (int i = 0; i < kBlocksTogether; ++i) {
+        const typename Step::Operand w = Step::weights(blocks[i] + k * kBlockTokens * Step::kWidth);
+        for (int h = 0; h < kHeads; ++h) sum[i][h] = Step::dot(sum[i][h], w, query[h]);
+      }
     }
-    const int base = b * kBlockTokens;
-    for (int h = 0; h < kHeads; ++h) {
-      const Float16 score =
-          keep_lanes(mul(sum[h], splat(scale)), view.first - base, view.count - base, kMinusInfinity);
-      store(scores + h * width + base - first_block * kBlockTokens, score);
-      highest[h] = max(highest[h], score);
+    for (int i = 0; i < kBlocksTogether && b + i <= last_block; ++i) {
+      const int base = (b + i) * kBlockTokens;
+      for (int h = 0; h < kHeads; ++h) {
+        const Float16 score =
+            keep_lanes(mul(sum[i][h], splat(scale)), view.first - base, view.count - base, kMinusInfinity);
+        store(scores + h * width + base - first_block * kBlockTokens, score);
+        highest[h] = max(highest[h], score);
+      }
     }
   }
 
@@ -110,38 +124,48 @@ void attend(const KeyView& view, const T* queries, float scale, const T* keys, c
   }
 }
 
+// All query heads of one row that share a key-value head.
+template <class T>
+void attend_group(const KeyView& view, const T* queries, int group, float scale, const T* keys, const T* values,
+                  CacheShape shape, int kv_head, T* out) {
+  for (int h = 0; h < group;) {
+    const int64_t at = static_cast<int64_t>(h) * shape.head_dim;
+    const int left = group - h;
+    if (left >= 4) {
+      attend<T, 4>(view, queries + at, scale, keys, values, shape, kv_head, out + at);
+      h += 4;
+    } else if (left >= 2) {
+      attend<T, 2>(view, queries + at, scale, keys, values, shape, kv_head, out + at);
+      h += 2;
+    } else {
+      attend<T, 1>(view, queries + at, scale, keys, values, shape, kv_head, out + at);
+      h += 1;
+    }
+  }
+}
+
 // queries [rows, heads, head_dim] -> out [rows, heads, head_dim]; head_dim a multiple of sixteen.
 // window: how many positions a row sees, itself included; 0 for all.
 template <class T>
-void attention(const Member& member, const T* queries, const Rows& rows, int heads, CacheShape shape, int window,
-               float scale, const T* keys, const T* values, T* out) {
+void attention(int threads, const T* queries, const Rows& rows, int heads, CacheShape shape, int window, float scale,
+               const T* keys, const T* values, T* out) {
   const int group = heads / shape.kv_heads, d = shape.head_dim;
-  int first, last;
-  // Rows run fastest, so that a key-value head stays in the nearest cache while its rows pass.
-  member.share(rows.count * shape.kv_heads, &first, &last);
-  for (int item = first; item < last; ++item) {
-    const int kv_head = item / rows.count, row = item % rows.count;
-    KeyView view;
-    view.table = rows.tables + rows.table_offsets[row];
-    view.tail = rows.tail_slots + rows.tail_offsets[row];
-    view.num_in_table = rows.num_in_table[row];
-    view.count = rows.positions[row] + 1;
-    view.first = window > 0 && view.count > window ? view.count - window : 0;
-    for (int h = 0; h < group;) {
-      const int64_t at = (static_cast<int64_t>(row) * heads + kv_head * group + h) * d;
-      const int left = group - h;
-      if (left >= 4) {
-        attend<T, 4>(view, queries + at, scale, keys, values, shape, kv_head, out + at);
-        h += 4;
-      } else if (left >= 2) {
-        attend<T, 2>(view, queries + at, scale, keys, values, shape, kv_head, out + at);
-        h += 2;
-      } else {
-        attend<T, 1>(view, queries + at, scale, keys, values, shape, kv_head, out + at);
-        h += 1;
-      }
+  const int64_t items = static_cast<int64_t>(rows.count) * shape.kv_heads;
+  const int64_t cost = static_cast<int64_t>(rows.positions[rows.count - 1] + 1) * group * d;
+  share_out(threads, items, cost, [&](int64_t first, int64_t last) {
+    // Rows run fastest, so that a key-value head stays in the nearest cache while its rows pass.
+    for (int64_t item = first; item < last; ++item) {
+      const int kv_head = static_cast<int>(item / rows.count), row = static_cast<int>(item % rows.count);
+      KeyView view;
+      view.table = rows.tables + rows.table_offsets[row];
+      view.tail = rows.tail_slots + rows.tail_offsets[row];
+      view.num_in_table = rows.num_in_table[row];
+      view.count = rows.positions[row] + 1;
+      view.first = window > 0 && view.count > window ? view.count - window : 0;
+      const int64_t at = (static_cast<int64_t>(row) * heads + kv_head * group) * d;
+      attend_group(view, queries + at, group, scale, keys, values, shape, kv_head, out + at);
     }
-  }
+  });
 }
 
 }  // namespace specfleet

@@ -20,7 +20,7 @@ void dispatch(int kind, const Work& work) {
 extern "C" {
 
 // Bumped with every change of a signature or a layout.
-int specfleet_version() { return 1; }
+int specfleet_version() { return 2; }
 
 // 1 where the machine multiplies pairs of bf16 in one instruction.
 int specfleet_has_bf16_dot() {
@@ -45,9 +45,7 @@ void specfleet_pack(int kind, int threads, const void* weight, int64_t row_strid
                     void* packed) {
   dispatch(kind, [&](auto zero) {
     using T = decltype(zero);
-    Team::instance().run(threads, [&](const Member& member) {
-      pack_weight(member, static_cast<const T*>(weight), row_stride, outputs, inner, static_cast<T*>(packed));
-    });
+    pack_weight(threads, static_cast<const T*>(weight), row_stride, outputs, inner, static_cast<T*>(packed));
   });
 }
 
@@ -55,24 +53,23 @@ void specfleet_linear(int kind, int threads, const void* x, int rows, int inner,
                       const float* bias, int outputs, int add_to_output, float* y) {
   dispatch(kind, [&](auto zero) {
     using T = decltype(zero);
-    Team::instance().run(threads, [&](const Member& member) {
-      linear(member, static_cast<const T*>(x), rows, inner, static_cast<const T*>(packed), bias, outputs,
-             add_to_output != 0 ? Epilogue::kAdd : Epilogue::kStore, y);
-    });
+    linear(threads, static_cast<const T*>(x), rows, inner, static_cast<const T*>(packed), bias, outputs,
+           add_to_output != 0 ? Epilogue::kAdd : Epilogue::kStore, y);
   });
 }
 
 void specfleet_embed(int kind, const int64_t* tokens, int rows, const void* packed, int hidden, float* out) {
   dispatch(kind, [&](auto zero) {
     using T = decltype(zero);
-    embed_packed(Member{0, 1, nullptr}, tokens, rows, static_cast<const T*>(packed), hidden, out);
+    embed_packed(tokens, rows, static_cast<const T*>(packed), hidden, out);
   });
 }
 
-void specfleet_rms_norm(int kind, const float* x, const float* weight, int rows, int size, float eps, void* y) {
+void specfleet_rms_norm(int kind, int threads, const float* x, const float* weight, int rows, int size, float eps,
+                        void* y) {
   dispatch(kind, [&](auto zero) {
     using T = decltype(zero);
-    rms_norm(Member{0, 1, nullptr}, x, weight, rows, size, eps, static_cast<T*>(y));
+    rms_norm(threads, x, weight, rows, size, eps, static_cast<T*>(y));
   });
 }
 
@@ -81,10 +78,9 @@ void specfleet_rotary_into_cache(int kind, int threads, const float* qkv, const 
                                  const float* cosines, const float* sines, void* queries, void* keys, void* values) {
   dispatch(kind, [&](auto zero) {
     using T = decltype(zero);
-    Team::instance().run(threads, [&](const Member& member) {
-      rotary_into_cache(member, qkv, *rows, heads, CacheShape{kv_heads, head_dim}, query_norm, key_norm, eps, cosines,
-                        sines, static_cast<T*>(queries), static_cast<T*>(keys), static_cast<T*>(values));
-    });
+    rotary_into_cache(threads, Rotary<T>{qkv, rows, heads, CacheShape{kv_heads, head_dim}, query_norm, key_norm, eps,
+                                         cosines, sines, static_cast<T*>(queries), static_cast<T*>(keys),
+                                         static_cast<T*>(values)});
   });
 }
 
@@ -92,19 +88,15 @@ void specfleet_attention(int kind, int threads, const void* queries, const Rows*
                          int head_dim, int window, float scale, const void* keys, const void* values, void* out) {
   dispatch(kind, [&](auto zero) {
     using T = decltype(zero);
-    Team::instance().run(threads, [&](const Member& member) {
-      attention(member, static_cast<const T*>(queries), *rows, heads, CacheShape{kv_heads, head_dim}, window, scale,
-                static_cast<const T*>(keys), static_cast<const T*>(values), static_cast<T*>(out));
-    });
+    attention(threads, static_cast<const T*>(queries), *rows, heads, CacheShape{kv_heads, head_dim}, window, scale,
+              static_cast<const T*>(keys), static_cast<const T*>(values), static_cast<T*>(out));
   });
 }
 
 void specfleet_swiglu(int kind, int threads, const float* gate_up, int rows, int size, void* out) {
   dispatch(kind, [&](auto zero) {
     using T = decltype(zero);
-    Team::instance().run(threads, [&](const Member& member) {
-      swiglu(member, gate_up, rows, size, static_cast<T*>(out));
-    });
+    swiglu(threads, gate_up, rows, size, static_cast<T*>(out));
   });
 }
 
@@ -116,16 +108,11 @@ void specfleet_step(int kind, int threads, const Shape* shape, const Layer* laye
                     float* logits) {
   dispatch(kind, [&](auto zero) {
     using T = decltype(zero);
-    Team::instance().run(threads, [&](const Member& member) {
-      if (tokens != nullptr) {
-        embed_packed(member, tokens, rows->count, static_cast<const T*>(embedding), shape->hidden, buffers->residual);
-        member.meet();
-      }
-      for (int i = first; i < last; ++i) layer_step<T>(member, *shape, layers[i], *rows, *buffers);
-      if (head != nullptr)
-        head_step(member, *shape, final_norm, static_cast<const T*>(head), vocab, chosen, num_chosen, *buffers,
-                  logits);
-    });
+    if (tokens != nullptr)
+      embed_packed(tokens, rows->count, static_cast<const T*>(embedding), shape->hidden, buffers->residual);
+    for (int i = first; i < last; ++i) layer_step<T>(threads, *shape, layers[i], *rows, *buffers);
+    if (head != nullptr)
+      head_step(threads, *shape, final_norm, static_cast<const T*>(head), vocab, chosen, num_chosen, *buffers, logits);
   });
 }
 
@@ -133,26 +120,23 @@ void specfleet_noise(uint64_t seed, uint64_t position, int first, int last, floa
   noise_range(seed, position, first, last, noise);
 }
 
-// logits [rows, size] -> values, tokens [rows, num_top]; scratch [threads, size + 4]
+// logits [rows, size] -> values, tokens [rows, num_top]
 void specfleet_choose(int threads, const float* logits, int rows, int size, int first_token, const Choice* choices,
-                      int num_top, float* scratch, float* values, int64_t* tokens) {
-  Team::instance().run(threads, [&](const Member& member) {
-    int first, last;
-    member.share(rows, &first, &last);
-    for (int row = first; row < last; ++row)
-      choose_row(logits + static_cast<int64_t>(row) * size, size, first_token, choices[row], num_top,
-                 scratch + static_cast<int64_t>(member.index) * (size + 4), values + row * num_top,
-                 tokens + row * num_top);
+                      int num_top, float* values, int64_t* tokens) {
+  share_out(threads, rows, size, [&](int64_t first, int64_t last) {
+    static thread_local std::vector<float> scratch;
+    scratch.resize(size + 4);
+    for (int64_t row = first; row < last; ++row)
+      choose_row(logits + row * size, size, first_token, choices[row], num_top, scratch.data(),
+                 values + row * num_top, tokens + row * num_top);
   });
 }
 
 // x [rows, size] -> parts [rows, 2]: the largest value, and the sum of exp(x - largest)
 void specfleet_log_sum(int threads, const float* x, int rows, int size, float* parts) {
-  Team::instance().run(threads, [&](const Member& member) {
-    int first, last;
-    member.share(rows, &first, &last);
-    for (int row = first; row < last; ++row)
-      log_sum_parts(x + static_cast<int64_t>(row) * size, size, parts + 2 * row, parts + 2 * row + 1);
+  share_out(threads, rows, size, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      log_sum_parts(x + row * size, size, parts + 2 * row, parts + 2 * row + 1);
   });
 }
 

@@ -33,20 +33,20 @@ inline int64_t packed_block_size(int64_t inner) {
 
 // weight [outputs, inner] row by row -> packed; outputs and the last pair are padded with zeros.
 template <class T>
-void pack_weight(const Member& member, const T* weight, int64_t row_stride, int outputs, int inner, T* packed) {
+void pack_weight(int threads, const T* weight, int64_t row_stride, int outputs, int inner, T* packed) {
   constexpr int kWidth = Pair<T>::kWidth;
-  const int blocks = (outputs + kBlockOutputs - 1) / kBlockOutputs;
-  int first, last;
-  member.share(blocks, &first, &last);
-  for (int block = first; block < last; ++block) {
-    T* out = packed + block * packed_block_size<T>(inner);
-    std::memset(static_cast<void*>(out), 0, packed_block_size<T>(inner) * sizeof(T));
-    for (int column = 0; column < kBlockOutputs && block * kBlockOutputs + column < outputs; ++column) {
-      const T* row = weight + (static_cast<int64_t>(block) * kBlockOutputs + column) * row_stride;
-      for (int k = 0; k < inner; ++k)
-        out[(static_cast<int64_t>(k / kWidth) * kBlockOutputs + column) * kWidth + k % kWidth] = row[k];
+  const int64_t blocks = (outputs + kBlockOutputs - 1) / kBlockOutputs;
+  share_out(threads, blocks, static_cast<int64_t>(kBlockOutputs) * inner, [&](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) {
+      T* out = packed + block * packed_block_size<T>(inner);
+      std::memset(static_cast<void*>(out), 0, packed_block_size<T>(inner) * sizeof(T));
+      for (int column = 0; column < kBlockOutputs && block * kBlockOutputs + column < outputs; ++column) {
+        const T* row = weight + (block * kBlockOutputs + column) * row_stride;
+        for (int k = 0; k < inner; ++k)
+          out[(static_cast<int64_t>(k / kWidth) * kBlockOutputs + column) * kWidth + k % kWidth] = row[k];
+      }
     }
-  }
+  });
 }
 
 // Where element k of output n lies in the packed weights.
@@ -99,26 +99,26 @@ using TileFunction = void (*)(const T*, int64_t, const T*, int64_t, const float*
 
 // x [rows, inner] (inner even for bf16), bias padded to whole blocks or null, y [rows, outputs] float.
 template <class T>
-void linear(const Member& member, const T* x, int rows, int inner, const T* packed, const float* bias, int outputs,
+void linear(int threads, const T* x, int rows, int inner, const T* packed, const float* bias, int outputs,
             Epilogue epilogue, float* y) {
   static constexpr TileFunction<T> kTiles[kTileRows + 1] = {
       nullptr,           linear_tile<T, 1>, linear_tile<T, 2>, linear_tile<T, 3>, linear_tile<T, 4>,
       linear_tile<T, 5>, linear_tile<T, 6>, linear_tile<T, 7>, linear_tile<T, 8>};
   const int64_t steps = packed_steps<T>(inner);
-  const int blocks = (outputs + kBlockOutputs - 1) / kBlockOutputs;
-  int first, last;
-  member.share(blocks, &first, &last);
-  for (int block = first; block < last; ++block) {
-    const int column = block * kBlockOutputs;
-    const int columns = outputs - column < kBlockOutputs ? outputs - column : kBlockOutputs;
-    const T* weights = packed + block * packed_block_size<T>(inner);
-    for (int row = 0; row < rows; row += kTileRows) {
-      const int count = rows - row < kTileRows ? rows - row : kTileRows;
-      kTiles[count](x + static_cast<int64_t>(row) * inner, inner, weights, steps,
-                    bias == nullptr ? nullptr : bias + column, columns, epilogue,
-                    y + static_cast<int64_t>(row) * outputs + column, outputs);
+  const int64_t blocks = (outputs + kBlockOutputs - 1) / kBlockOutputs;
+  share_out(threads, blocks, static_cast<int64_t>(kBlockOutputs) * inner, [&](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) {
+      const int column = static_cast<int>(block) * kBlockOutputs;
+      const int columns = outputs - column < kBlockOutputs ? outputs - column : kBlockOutputs;
+      const T* weights = packed + block * packed_block_size<T>(inner);
+      for (int row = 0; row < rows; row += kTileRows) {
+        const int count = rows - row < kTileRows ? rows - row : kTileRows;
+        kTiles[count](x + static_cast<int64_t>(row) * inner, inner, weights, steps,
+                      bias == nullptr ? nullptr : bias + column, columns, epilogue,
+                      y + static_cast<int64_t>(row) * outputs + column, outputs);
+      }
     }
-  }
+  });
 }
 
 }  // namespace specfleet

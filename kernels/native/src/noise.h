@@ -73,12 +73,12 @@ inline Float16 gumbel(Word16 bits) {
 
 // noise [last - first] for tokens first..last-1; first a multiple of four.
 inline void noise_range(uint64_t seed, uint64_t position, int first, int last, float* noise) {
-  for (int token = first; token < last; token += 4 * kLanes) {
+  for (int64_t token = first; token < last; token += 4 * kLanes) {
     Word16 words[4];
     philox(seed, position, static_cast<uint32_t>(token / 4), words);
     float values[4][kLanes];
     for (int w = 0; w < 4; ++w) store(values[w], gumbel(words[w]));
-    const int count = last - token < 4 * kLanes ? last - token : 4 * kLanes;
+    const int count = last - token < 4 * kLanes ? static_cast<int>(last - token) : 4 * kLanes;
     float* out = noise + (token - first);
     if (count == 4 * kLanes)
       for (int i = 0; i < kLanes; ++i)
@@ -99,23 +99,25 @@ struct Choice {
 };
 
 // The num_top largest values of logits * inverse_temperature + noise, best first, ties to the smaller
-// token. logits [size] of the tokens first_token.. (a vocabulary shard); scratch [size].
+// token. logits [size] of the tokens first_token.. (a vocabulary shard); scratch [size + 4].
 inline void choose_row(const float* logits, int size, int first_token, const Choice& choice, int num_top,
                        float* scratch, float* values, int64_t* tokens) {
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+  // Copies of their own: the compiler must not fear that writing scratch changes them.
+  const float inverse_temperature = choice.inverse_temperature, threshold = choice.threshold;
   if (choice.noisy != 0) {
     const int aligned = first_token & ~3;
     noise_range(choice.seed, choice.position, aligned, first_token + size, scratch);
     const float* noise = scratch + (first_token - aligned);
     for (int i = 0; i < size; ++i) {
-      const float scaled = logits[i] * choice.inverse_temperature;
+      const float scaled = logits[i] * inverse_temperature;
       const float sum = scaled + noise[i];
-      scratch[i] = scaled >= choice.threshold ? sum : kMinusInfinity;
+      scratch[i] = scaled >= threshold ? sum : kMinusInfinity;
     }
   } else {
     for (int i = 0; i < size; ++i) {
-      const float scaled = logits[i] * choice.inverse_temperature;
-      scratch[i] = scaled >= choice.threshold ? scaled : kMinusInfinity;
+      const float scaled = logits[i] * inverse_temperature;
+      scratch[i] = scaled >= threshold ? scaled : kMinusInfinity;
     }
   }
   for (int top = 0; top < num_top; ++top) {
@@ -125,6 +127,7 @@ inline void choose_row(const float* logits, int size, int first_token, const Cho
     float best = max_lanes(highest);
     for (; i < size; ++i) best = scratch[i] > best ? scratch[i] : best;
     int at = 0;
+    while (at + kLanes <= size && !any_equal(load(scratch + at), splat(best))) at += kLanes;
     while (at < size && scratch[at] != best) ++at;
     const bool found = at < size && best > kMinusInfinity;
     values[top] = found ? best : kMinusInfinity;

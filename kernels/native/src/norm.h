@@ -1,4 +1,4 @@
-// RMSNorm of rows: y = x / sqrt(mean(x^2) + eps) * weight. A row is one member's work from end to end.
+// RMSNorm of rows: y = x / sqrt(mean(x^2) + eps) * weight. A row is one piece of work from end to end.
 #pragma once
 #include "simd.h"
 #include "team.h"
@@ -29,11 +29,11 @@ inline void rms_norm_row(const float* x, const float* weight, int size, float ep
 
 // x [rows, size] -> y [rows, size]
 template <class T>
-void rms_norm(const Member& member, const float* x, const float* weight, int rows, int size, float eps, T* y) {
-  int first, last;
-  member.share(rows, &first, &last);
-  for (int row = first; row < last; ++row)
-    rms_norm_row(x + static_cast<int64_t>(row) * size, weight, size, eps, y + static_cast<int64_t>(row) * size);
+void rms_norm(int threads, const float* x, const float* weight, int rows, int size, float eps, T* y) {
+  share_out(threads, rows, size, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      rms_norm_row(x + row * size, weight, size, eps, y + row * size);
+  });
 }
 
 }  // namespace specfleet

@@ -94,6 +94,7 @@ inline Float16 float_with_bits(Word16 a) { return _mm512_castsi512_ps(a); }
 inline Float16 negative(Float16 a) {
   return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), splat_word(0x80000000u)));
 }
+inline bool any_equal(Float16 a, Float16 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ) != 0; }
 inline Float16 where_less(Float16 a, Float16 b, Float16 then, Float16 otherwise) {
   return _mm512_mask_mov_ps(otherwise, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), then);
 }
@@ -156,6 +157,11 @@ inline Float16 float_of_signed(Word16 a) { Float16 r; SPECFLEET_EACH_LANE r.lane
 inline Word16 bits_of(Float16 a) { Word16 r; std::memcpy(r.lane, a.lane, sizeof r.lane); return r; }
 inline Float16 float_with_bits(Word16 a) { Float16 r; std::memcpy(r.lane, a.lane, sizeof r.lane); return r; }
 inline Float16 negative(Float16 a) { SPECFLEET_EACH_LANE a.lane[i] = -a.lane[i]; return a; }
+inline bool any_equal(Float16 a, Float16 b) {
+  bool found = false;
+  SPECFLEET_EACH_LANE found |= a.lane[i] == b.lane[i];
+  return found;
+}
 inline Float16 where_less(Float16 a, Float16 b, Float16 then, Float16 otherwise) {
   SPECFLEET_EACH_LANE then.lane[i] = a.lane[i] < b.lane[i] ? then.lane[i] : otherwise.lane[i];
   return then;

@@ -43,75 +43,59 @@ struct Buffers {
 };
 
 // A step of its own, after the sum over ranks where there are several: x + (a + b) is not (x + a) + b.
-inline void add_to_rows(const Member& member, const float* bias, int rows, int size, float* x) {
-  int first, last;
-  member.share(rows, &first, &last);
-  for (int row = first; row < last; ++row)
-    for (int i = 0; i < size; ++i) x[static_cast<int64_t>(row) * size + i] += bias[i];
+inline void add_to_rows(const float* bias, int rows, int size, float* x) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int i = 0; i < size; ++i) x[row * size + i] += bias[i];
 }
 
 template <class T>
-void layer_step(const Member& member, const Shape& s, const Layer& layer, const Rows& rows, const Buffers& b) {
+void layer_step(int threads, const Shape& s, const Layer& layer, const Rows& rows, const Buffers& b) {
   const CacheShape cache{s.kv_heads, s.head_dim};
-  const int n = rows.count, attended = s.heads * s.head_dim;
-  T* normed = static_cast<T*>(b.normed);
-  rms_norm(member, b.residual, layer.attention_norm, n, s.hidden, s.eps, normed);
-  member.meet();
-  linear(member, normed, n, s.hidden, static_cast<const T*>(layer.qkv), layer.qkv_bias,
-         attended + 2 * s.kv_heads * s.head_dim, Epilogue::kStore, b.qkv);
-  member.meet();
-  rotary_into_cache(member, b.qkv, rows, s.heads, cache, layer.query_norm, layer.key_norm, s.eps, b.cosines, b.sines,
-                    static_cast<T*>(b.queries), static_cast<T*>(layer.keys), static_cast<T*>(layer.values));
-  member.meet();
-  attention(member, static_cast<const T*>(b.queries), rows, s.heads, cache, static_cast<int>(layer.window),
-            1.0f / std::sqrt(static_cast<float>(s.head_dim)), static_cast<const T*>(layer.keys),
-            static_cast<const T*>(layer.values), static_cast<T*>(b.attended));
-  member.meet();
-  linear(member, static_cast<const T*>(b.attended), n, attended, static_cast<const T*>(layer.output),
-         nullptr, s.hidden, Epilogue::kAdd, b.residual);
-  member.meet();
-  if (layer.output_bias != nullptr) {
-    add_to_rows(member, layer.output_bias, n, s.hidden, b.residual);
-    member.meet();
-  }
-  rms_norm(member, b.residual, layer.mlp_norm, n, s.hidden, s.eps, normed);
-  member.meet();
-  linear(member, normed, n, s.hidden, static_cast<const T*>(layer.gate_up), nullptr, 2 * s.mlp, Epilogue::kStore,
+  const int n = rows.count, attended_size = s.heads * s.head_dim;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
+  T *normed = static_cast<T*>(b.normed), *queries = static_cast<T*>(b.queries);
+  T *attended = static_cast<T*>(b.attended), *activated = static_cast<T*>(b.activated);
+  T *keys = static_cast<T*>(layer.keys), *values = static_cast<T*>(layer.values);
+
+  rms_norm(threads, b.residual, layer.attention_norm, n, s.hidden, s.eps, normed);
+  linear(threads, normed, n, s.hidden, static_cast<const T*>(layer.qkv), layer.qkv_bias,
+         attended_size + 2 * s.kv_heads * s.head_dim, Epilogue::kStore, b.qkv);
+  rotary_into_cache(threads, Rotary<T>{b.qkv, &rows, s.heads, cache, layer.query_norm, layer.key_norm, s.eps,
+                                       b.cosines, b.sines, queries, keys, values});
+  attention<T>(threads, queries, rows, s.heads, cache, static_cast<int>(layer.window), scale, keys, values, attended);
+  linear<T>(threads, attended, n, attended_size, static_cast<const T*>(layer.output), nullptr, s.hidden,
+            Epilogue::kAdd, b.residual);
+  if (layer.output_bias != nullptr) add_to_rows(layer.output_bias, n, s.hidden, b.residual);
+
+  rms_norm(threads, b.residual, layer.mlp_norm, n, s.hidden, s.eps, normed);
+  linear(threads, normed, n, s.hidden, static_cast<const T*>(layer.gate_up), nullptr, 2 * s.mlp, Epilogue::kStore,
          b.gate_up);
-  member.meet();
-  swiglu(member, b.gate_up, n, s.mlp, static_cast<T*>(b.activated));
-  member.meet();
-  linear(member, static_cast<const T*>(b.activated), n, s.mlp, static_cast<const T*>(layer.down), nullptr, s.hidden,
-         Epilogue::kAdd, b.residual);
-  member.meet();
+  swiglu(threads, b.gate_up, n, s.mlp, activated);
+  linear<T>(threads, activated, n, s.mlp, static_cast<const T*>(layer.down), nullptr, s.hidden, Epilogue::kAdd,
+            b.residual);
 }
 
 // Rows of the packed, tied or untied, embedding: table [vocab, hidden] in linear's packed layout.
 template <class T>
-void embed_packed(const Member& member, const int64_t* tokens, int rows, const T* packed, int hidden, float* out) {
+void embed_packed(const int64_t* tokens, int rows, const T* packed, int hidden, float* out) {
   constexpr int kWidth = Pair<T>::kWidth;
-  int first, last;
-  member.share(rows, &first, &last);
-  for (int row = first; row < last; ++row) {
+  for (int64_t row = 0; row < rows; ++row) {
     const T* base = packed + packed_index<T>(static_cast<int>(tokens[row]), 0, hidden);
     for (int k = 0; k < hidden; ++k)
-      out[static_cast<int64_t>(row) * hidden + k] =
+      out[row * hidden + k] =
           to_float(base[static_cast<int64_t>(k / kWidth) * kBlockOutputs * kWidth + k % kWidth]);
   }
 }
 
 // The head of the model on chosen rows: final norm, then logits [num_chosen, vocab].
 template <class T>
-void head_step(const Member& member, const Shape& s, const float* final_norm, const T* head, int vocab,
-               const int32_t* chosen, int num_chosen, const Buffers& b, float* logits) {
+void head_step(int threads, const Shape& s, const float* final_norm, const T* head, int vocab, const int32_t* chosen,
+               int num_chosen, const Buffers& b, float* logits) {
   T* normed = static_cast<T*>(b.normed);
-  int first, last;
-  member.share(num_chosen, &first, &last);
-  for (int i = first; i < last; ++i)
+  for (int64_t i = 0; i < num_chosen; ++i)
     rms_norm_row(b.residual + static_cast<int64_t>(chosen[i]) * s.hidden, final_norm, s.hidden, s.eps,
-                 normed + static_cast<int64_t>(i) * s.hidden);
-  member.meet();
-  linear(member, normed, num_chosen, s.hidden, head, nullptr, vocab, Epilogue::kStore, logits);
+                 normed + i * s.hidden);
+  linear(threads, normed, num_chosen, s.hidden, head, nullptr, vocab, Epilogue::kStore, logits);
 }
 
 }  // namespace specfleet

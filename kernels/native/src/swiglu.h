@@ -7,27 +7,25 @@ namespace specfleet {
 
 inline Float16 silu(Float16 x) { return div(x, add(splat(1.0f), exp(sub(zeros(), x)))); }
 
+template <class T>
+inline void swiglu_row(const float* gate, const float* up, int size, T* out) {
+  int i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(out + i, mul(silu(load(gate + i)), load(up + i)));
+  if (i == size) return;
+  float g[kLanes] = {}, u[kLanes] = {}, r[kLanes];
+  std::memcpy(g, gate + i, (size - i) * sizeof(float));
+  std::memcpy(u, up + i, (size - i) * sizeof(float));
+  store(r, mul(silu(load(g)), load(u)));
+  for (int k = 0; i + k < size; ++k) from_float(r[k], out + i + k);
+}
+
 // gate_up [rows, 2 * size] -> out [rows, size]
 template <class T>
-void swiglu(const Member& member, const float* gate_up, int rows, int size, T* out) {
-  const int vectors = (size + kLanes - 1) / kLanes;
-  int first, last;
-  member.share(rows * vectors, &first, &last);
-  for (int item = first; item < last; ++item) {
-    const int row = item / vectors, i = item % vectors * kLanes;
-    const float* gate = gate_up + static_cast<int64_t>(row) * 2 * size + i;
-    const float* up = gate + size;
-    T* y = out + static_cast<int64_t>(row) * size + i;
-    if (i + kLanes <= size) {
-      store(y, mul(silu(load(gate)), load(up)));
-      continue;
-    }
-    float g[kLanes] = {}, u[kLanes] = {}, r[kLanes];
-    std::memcpy(g, gate, (size - i) * sizeof(float));
-    std::memcpy(u, up, (size - i) * sizeof(float));
-    store(r, mul(silu(load(g)), load(u)));
-    for (int k = 0; k < size - i; ++k) from_float(r[k], y + k);
-  }
+void swiglu(int threads, const float* gate_up, int rows, int size, T* out) {
+  share_out(threads, rows, size, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      swiglu_row(gate_up + row * 2 * size, gate_up + row * 2 * size + size, size, out + row * size);
+  });
 }
 
 }  // namespace specfleet

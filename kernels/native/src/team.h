@@ -1,15 +1,16 @@
-// A team of threads that works through one step together.
+// A team of threads that shares out the pieces of one operation after another.
 //
-// Operations are written as functions that every member of the team calls: each takes its own share of
-// the outputs by its number, and a barrier stands between operations that read each other's results.
-// No output is ever computed by two members together, so results do not depend on the team's size.
+// The caller walks through a step alone and hands out each operation in pieces. Pieces are claimed one by
+// one, by whoever has time: on a machine where other processes want the cores too, a helper that is not
+// running is not waited for. No output is ever computed by two members together, so results depend neither
+// on the team's size nor on who computed what.
 #pragma once
 #include <atomic>
 #include <condition_variable>
-#include <functional>
+#include <cstdint>
 #include <mutex>
+#include <new>
 #include <thread>
-#include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -22,47 +23,11 @@ inline void pause_briefly() {
 #endif
 }
 
-// Spinning hands over in well under a microsecond, which matters with a hundred barriers in a step;
-// after this many tries the core is given away, so that a busy machine is not made busier.
-constexpr int kSpinsBeforeYield = 4000;
-
-class Barrier {
- public:
-  void wait(int num_members) {
-    const uint32_t phase = phase_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == num_members) {
-      arrived_.store(0, std::memory_order_relaxed);
-      phase_.store(phase + 1, std::memory_order_release);
-      return;
-    }
-    int spins = 0;
-    while (phase_.load(std::memory_order_acquire) == phase) {
-      if (++spins < kSpinsBeforeYield)
-        pause_briefly();
-      else
-        std::this_thread::yield();
-    }
-  }
-
- private:
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
-};
-
-struct Member {
-  int index;
-  int size;
-  Barrier* barrier;
-
-  void meet() const {
-    if (size > 1) barrier->wait(size);
-  }
-  // This member's share of `count` items, as a half-open range.
-  void share(int count, int* first, int* last) const {
-    *first = static_cast<int>(static_cast<int64_t>(count) * index / size);
-    *last = static_cast<int>(static_cast<int64_t>(count) * (index + 1) / size);
-  }
-};
+// A helper spins this long for the next operation, some hundred microseconds, which bridges the gaps inside
+// a step and often those between steps; then it sleeps, so that an idle engine leaves the machine alone.
+constexpr int kSpinsBeforeSleep = 4000;
+// Pieces per member: enough that a late helper still finds some, few enough that claiming costs nothing.
+constexpr int kPiecesPerMember = 8;
 
 class Team {
  public:
@@ -72,27 +37,32 @@ class Team {
     return *team;
   }
 
-  // Runs `work` on `size` members, the caller being the first. One step at a time.
-  void run(int size, const std::function<void(const Member&)>& work) {
-    if (size <= 1) {
-      work(Member{0, 1, nullptr});
+  // work(piece) for piece 0..pieces-1, on the caller and at most size - 1 helpers.
+  template <class Work>
+  void each(int size, int pieces, const Work& work) {
+    std::unique_lock<std::mutex> alone(users_, std::try_to_lock);
+    // Another engine of this process has the helpers just now: do without them.
+    if (size <= 1 || pieces <= 1 || !alone.owns_lock()) {
+      for (int piece = 0; piece < pieces; ++piece) work(piece);
       return;
     }
-    std::lock_guard<std::mutex> one_step(run_mutex_);
     grow(size - 1);
-    work_ = &work;
-    size_ = size;
-    finished_.store(0, std::memory_order_relaxed);
-    {
-      // The mutex makes sure that no helper misses the wake-up between its check and its sleep.
+    call_ = [](const void* context, int piece) { (*static_cast<const Work*>(context))(piece); };
+    context_ = &work;
+    pieces_ = pieces;
+    size_.store(size, std::memory_order_relaxed);
+    done_.store(0, std::memory_order_relaxed);
+    const uint64_t phase = (state_.load(std::memory_order_relaxed) >> 32) + 1;
+    state_.store(phase << 32 | static_cast<uint32_t>(pieces), std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
       std::lock_guard<std::mutex> lock(sleep_mutex_);
-      ticket_.fetch_add(1, std::memory_order_acq_rel);
+      wake_.notify_all();
     }
-    if (sleepers_.load(std::memory_order_acquire) > 0) wake_.notify_all();
-    work(Member{0, size, &barrier_});
+    while (claim_and_run()) {
+    }
     int spins = 0;
-    while (finished_.load(std::memory_order_acquire) != num_helpers_) {
-      if (++spins < kSpinsBeforeYield)
+    while (done_.load(std::memory_order_acquire) != pieces) {
+      if (++spins < kSpinsBeforeSleep)
         pause_briefly();
       else
         std::this_thread::yield();
@@ -101,53 +71,85 @@ class Team {
 
   // After fork the helpers exist only in the parent: start again with none.
   void forget_helpers() {
-    new (&run_mutex_) std::mutex();
+    new (&users_) std::mutex();
     new (&sleep_mutex_) std::mutex();
     new (&wake_) std::condition_variable();
-    new (&barrier_) Barrier();
     num_helpers_ = 0;
     sleepers_.store(0);
+    state_.store(0);
   }
 
  private:
+  // The low half of the state counts pieces that nobody has claimed, the high half numbers the operation. A
+  // claim is one exchange of the whole, so it can only succeed on the operation that was looked at; and that
+  // operation cannot end before the claimed piece is done, so its fields may be read after the claim.
+  bool claim_and_run() {
+    uint64_t seen = state_.load(std::memory_order_acquire);
+    while (static_cast<uint32_t>(seen) > 0) {
+      if (!state_.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel)) continue;
+      call_(context_, pieces_ - static_cast<int>(static_cast<uint32_t>(seen)));
+      done_.fetch_add(1, std::memory_order_acq_rel);
+      return true;
+    }
+    return false;
+  }
+
+  bool has_work(int index) const {
+    return static_cast<uint32_t>(state_.load(std::memory_order_seq_cst)) > 0 &&
+           index < size_.load(std::memory_order_relaxed);
+  }
+
   void grow(int num_wanted) {
     while (num_helpers_ < num_wanted) {
       const int index = ++num_helpers_;
-      const uint32_t seen = ticket_.load(std::memory_order_acquire);
-      std::thread([this, index, seen] { help(index, seen); }).detach();
+      std::thread([this, index] { help(index); }).detach();
     }
   }
 
-  void help(int index, uint32_t seen) {
-    for (;;) {
-      wait_for_ticket(seen);
-      ++seen;
-      if (index < size_) (*work_)(Member{index, size_, &barrier_});
-      finished_.fetch_add(1, std::memory_order_acq_rel);
+  void help(int index) {
+    for (int spins = 0;;) {
+      if (has_work(index) && claim_and_run()) {
+        spins = 0;
+      } else if (++spins < kSpinsBeforeSleep) {
+        pause_briefly();
+      } else {
+        std::unique_lock<std::mutex> lock(sleep_mutex_);
+        sleepers_.fetch_add(1, std::memory_order_seq_cst);
+        wake_.wait(lock, [this, index] { return has_work(index); });
+        sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+        spins = 0;
+      }
     }
   }
 
-  void wait_for_ticket(uint32_t seen) {
-    for (int spins = 0; spins < kSpinsBeforeYield; ++spins) {
-      if (ticket_.load(std::memory_order_acquire) != seen) return;
-      pause_briefly();
-    }
-    std::unique_lock<std::mutex> lock(sleep_mutex_);
-    sleepers_.fetch_add(1, std::memory_order_acq_rel);
-    wake_.wait(lock, [this, seen] { return ticket_.load(std::memory_order_acquire) != seen; });
-    sleepers_.fetch_sub(1, std::memory_order_acq_rel);
-  }
-
-  std::mutex run_mutex_;
+  std::mutex users_;
   std::mutex sleep_mutex_;
   std::condition_variable wake_;
-  Barrier barrier_;
-  const std::function<void(const Member&)>* work_ = nullptr;
-  int size_ = 0;
+  void (*call_)(const void*, int) = nullptr;
+  const void* context_ = nullptr;
+  int pieces_ = 0;
   int num_helpers_ = 0;
+  std::atomic<int> size_{0};
   std::atomic<int> sleepers_{0};
-  alignas(64) std::atomic<uint32_t> ticket_{0};
-  alignas(64) std::atomic<int> finished_{0};
+  alignas(64) std::atomic<uint64_t> state_{0};
+  alignas(64) std::atomic<int> done_{0};
 };
+
+// work(first, last) over the items 0..count-1 in contiguous pieces. `cost` is roughly the number of elements
+// that one item touches: what is too little to share stays with the caller.
+constexpr int64_t kLeastCostOfPiece = 16384;
+
+template <class Work>
+void share_out(int threads, int64_t count, int64_t cost, const Work& work) {
+  const int64_t least = (kLeastCostOfPiece + cost - 1) / (cost < 1 ? 1 : cost);
+  int64_t items = (count + static_cast<int64_t>(threads) * kPiecesPerMember - 1) / (threads * kPiecesPerMember);
+  if (items < least) items = least;
+  if (items < 1) items = 1;
+  const int pieces = static_cast<int>((count + items - 1) / items);
+  Team::instance().each(threads, pieces, [&](int piece) {
+    const int64_t first = piece * items;
+    work(first, first + items < count ? first + items : count);
+  });
+}
 
 }  // namespace specfleet
