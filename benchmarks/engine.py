@@ -108,6 +108,19 @@ class HuggingFaceRun:
             clock.times_s[-1] - clock.times_s[1]
         ) / num_tokens  # the first entry is the prompt, the second its token
 
+    def pass_s(self, num_rows: int, num_passes: int) -> float:
+        """Seconds of one pass over a chain of `num_rows` rows, as a verification by transformers does it."""
+        rows = self.prompt[:, :num_rows]
+        elapsed_s = 0.0
+        with torch.inference_mode():
+            cache = self.model(self.prompt, logits_to_keep=1).past_key_values
+            for _ in range(num_passes):
+                started_s = time.perf_counter()
+                self.model(rows, past_key_values=cache)
+                elapsed_s += time.perf_counter() - started_s
+                cache.crop(-num_rows)
+        return elapsed_s / num_passes
+
     def prefill_s(self) -> float:
         started_s = time.perf_counter()
         with torch.inference_mode():
@@ -147,6 +160,7 @@ def measure_target(folder: Path, num_threads: int, num_rounds: int) -> dict[str,
         num_rounds=num_rounds,
     )
     passes = interleaved({str(n): _pass(ours, n) for n in ROW_COUNTS}, num_rounds=num_rounds)
+    their_passes = interleaved({str(n): _pass(theirs, n) for n in ROW_COUNTS}, num_rounds=3, num_warmups=1)
     prefill = interleaved({"transformers": theirs.prefill_s, "compiled": ours.prefill_s}, num_rounds=num_rounds // 2)
     return {
         "floor_ms": 1e3 * floor_s,
@@ -157,6 +171,7 @@ def measure_target(folder: Path, num_threads: int, num_rounds: int) -> dict[str,
         "share_of_floor": floor_s / statistics.median(decode["compiled"]),
         "pass_ms": _medians_ms(passes),
         "pass_cost_over_one_row": {n: ratio(times, passes["1"]) for n, times in passes.items() if n != "1"},
+        "transformers_pass_ms": _medians_ms(their_passes),
         "prefill_ms": _medians_ms(prefill),
         "prefill_speed_up": ratio(prefill["transformers"], prefill["compiled"]),
     }
@@ -181,7 +196,7 @@ def measure_drafter(folder: Path, num_rounds: int) -> dict[str, Any]:
     }
 
 
-def _pass(run: EngineRun, num_rows: int) -> Callable[[], float]:
+def _pass(run: EngineRun | HuggingFaceRun, num_rows: int) -> Callable[[], float]:
     return lambda: run.pass_s(num_rows, 8)
 
 
@@ -203,9 +218,10 @@ def _print_report(report: dict[str, Any]) -> None:
     print(
         f"\nReading the weights once takes {target['floor_ms']:.2f} ms: {target['share_of_floor']:.0%} of that speed.\n"
     )
-    print("| rows in a pass | ms | times one row |\n|---|---|---|")
+    print("| rows in a pass | ms | times one row | transformers ms |\n|---|---|---|---|")
     for name, value in target["pass_ms"].items():
-        print(f"| {name} | {value:.2f} | {target['pass_cost_over_one_row'].get(name, '1')} |")
+        theirs = target["transformers_pass_ms"][name]
+        print(f"| {name} | {value:.2f} | {target['pass_cost_over_one_row'].get(name, '1')} | {theirs:.2f} |")
     prefill = target["prefill_ms"]
     print(
         f"\nPrompt of {CONTEXT} tokens: {prefill['compiled']:.0f} ms, transformers {prefill['transformers']:.0f} ms, "
