@@ -174,14 +174,11 @@ def _answer(
     if keep is None:
         keep = torch.ones(alive.shape[0], dtype=torch.bool)
     if keep.dtype != torch.bool or keep.shape != alive.shape:
-        raise InvalidArgument(
-            f"a layer hook answers with bool [{alive.shape[0]}], got {keep.dtype} {list(keep.shape)}"
-        )
+        raise InvalidArgument(f"a layer hook answers with bool [{alive.shape[0]}], got {keep.dtype} {list(keep.shape)}")
     lost = undroppable.intersection(alive[~keep].tolist())
     if lost:
         raise InvalidArgument(
-            f"a layer hook dropped rows {sorted(lost)}, whose keys later steps will read; "
-            "only nodes of a Verify can go"
+            f"a layer hook dropped rows {sorted(lost)}, whose keys later steps will read; only nodes of a Verify can go"
         )
     return keep
 

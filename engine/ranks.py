@@ -99,7 +99,10 @@ class DistributedRanks:
             )
             everyone = list(range(size))
             self._steps = dist.new_group(everyone, timeout=datetime.timedelta(seconds=deadline_s), backend="gloo")
-            self._idle = dist.new_group(everyone, timeout=datetime.timedelta(seconds=_IDLE_WAIT_S), backend="gloo")
+            # Sending ends only when all receive, and one that is stopped never does: rank 0 waits no longer than for a
+            # step, while the others wait for work.
+            idle_s = deadline_s if rank == 0 else _IDLE_WAIT_S
+            self._idle = dist.new_group(everyone, timeout=datetime.timedelta(seconds=idle_s), backend="gloo")
         except (RuntimeError, ValueError) as error:
             waited_s = time.monotonic() - started_s
             raise RankLost(

@@ -203,7 +203,5 @@ def _log_normaliser(
     largest = torch.stack([part[:, 0] for part in parts]).max(dim=0).values
     total = torch.zeros_like(largest)
     for part in parts:
-        # A shard that is all padding has the largest value -inf and a sum that is no number.
-        mass = part[:, 1] * torch.exp(part[:, 0] - largest)
-        total += torch.where(part[:, 0] == -math.inf, 0.0, mass)
+        total += part[:, 1] * torch.exp(part[:, 0] - largest)
     return largest + total.log()

@@ -39,6 +39,7 @@ def verdict_of(span: Span, nodes: tuple[DraftNode, ...], epoch: Epoch, output: S
         feedback=_feedback(nodes, accepted, pruned),
     )
 
+
 def proposals_of(span: Span, output: StepOutput) -> Drafted:
     """The candidates below each row that was asked."""
     if span.num_choices == 0:

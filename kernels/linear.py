@@ -15,8 +15,6 @@ from kernels.native.memory import large_empty
 __all__ = ["Linear", "embed_reference", "linear_reference"]
 
 _BLOCK_OUTPUTS = 32
-# oneDNN switches to another kernel, with another order of summation, for one row over a long inner dimension.
-_INNER_SIZE_THAT_CHANGES_FOR_ONE_ROW = 1024
 
 
 class Linear:
@@ -129,7 +127,8 @@ def linear_reference(
     bias: torch.Tensor | None = None,  # [outputs] float32
 ) -> torch.Tensor:
     """The plain meaning, float32 [rows, outputs]. For bfloat16, rows are invariant as far as oneDNN's kernels are."""
-    lonely = x.shape[0] == 1 and x.shape[1] > _INNER_SIZE_THAT_CHANGES_FOR_ONE_ROW
+    # For a row alone oneDNN takes another kernel, which adds in another order: give it company.
+    lonely = x.shape[0] == 1
     y = F.linear(x.expand(2, -1).contiguous() if lonely else x, weight)[: x.shape[0]].float()
     return y if bias is None else y + bias
 

@@ -61,6 +61,8 @@ def num_threads() -> int:
 @contextlib.contextmanager
 def use_threads(count: int) -> Iterator[None]:
     """Operations inside use `count` threads. Results do not depend on it."""
+    if count < 1:
+        raise ValueError(f"an operation needs at least one thread, got {count}")
     before = _setting.num_threads
     _setting.num_threads = count
     try:

@@ -1,0 +1,167 @@
+"""The recipe of the demo family, from text to checkpoint folders: `python -m models.build --corpus DIR --out
+models/demo`.
+
+Every stage skips what is already done, so the command can be stopped at any moment and given again."""
+
+import argparse
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from contracts.errors import AlreadyExists, InvalidArgument, SpecfleetError
+from models.family import DEMO
+from models.recipe import Recipe, Unfinished
+
+STAGES = ("prepare", "target", "decay", "drafters", "teacher", "distil", "export", "evaluate")
+
+
+def log(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def run_stage(recipe: Recipe, stage: str) -> None:
+    match stage:
+        case "prepare":
+            recipe.prepare()
+        case "target":
+            recipe.target()
+        case "decay":
+            recipe.decay()
+        case "drafters":
+            recipe.drafters()
+        case "teacher":
+            recipe.teacher()
+        case "distil":
+            recipe.distil()
+        case "export":
+            recipe.export_target()
+            recipe.export_drafters()
+        case "evaluate":
+            recipe.evaluate()
+        case _:
+            raise InvalidArgument(f"stage is {stage!r}; the stages are {', '.join(STAGES)}")
+
+
+@contextmanager
+def sole_user(work: Path, stage: str) -> Iterator[None]:
+    """Holds `<stage>.pid` in the work folder: two processes in one stage would undo each other's checkpoints."""
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / f"{stage}.pid"
+    with path.open("a+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.seek(0)
+            raise AlreadyExists(
+                f"process {handle.read().strip()} is at stage {stage} in {work}; wait for it or stop it"
+            ) from error
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
+        yield
+
+
+def stop_at_signals(recipe: Recipe) -> None:
+    """The first SIGINT or SIGTERM lets the step at hand finish and saves; a second one ends the process at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if recipe.loop is None:
+            signal.raise_signal(number)
+        else:
+            log(f"stopping after this step ({signal.Signals(number).name})")
+            recipe.loop.stop_requested = True
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.build", description="Train the demo family; resumes by itself."
+    )
+    parser.add_argument("--corpus", type=Path, required=True, help="folder of the text domains")
+    parser.add_argument("--out", type=Path, required=True, help="where the checkpoint folders go")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("build/family"),
+        help="folder for tokens and training state (default: build/family)",
+    )
+    parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; can be given several times")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop training after so many minutes of CPU time"
+    )
+    parser.add_argument(
+        "--target-steps",
+        type=int,
+        default=DEMO.target_stable_steps,
+        help="steps of the target at the full learning rate (default: %(default)s); a later run may raise it",
+    )
+    parser.add_argument(
+        "--decay-steps",
+        type=int,
+        default=DEMO.target_decay_steps,
+        help="steps over which the target's learning rate then falls to zero (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--eager", action="store_true", help="do not compile the training step (no C++ compiler needed; slower)"
+    )
+    return parser.parse_args(arguments)
+
+
+def check_arguments(given: argparse.Namespace) -> None:
+    for name in ("threads", "target_steps", "decay_steps"):
+        if getattr(given, name) < 1:
+            raise InvalidArgument(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be 1 or more")
+    if not given.minutes > 0:  # NaN fails this too
+        raise InvalidArgument(f"--minutes is {given.minutes}; it must be greater than 0")
+    if given.device not in ("cpu", "cuda"):
+        raise InvalidArgument(f"--device is {given.device!r}; it must be cpu or cuda")
+    if given.device == "cuda" and not torch.cuda.is_available():
+        raise InvalidArgument("--device is 'cuda', but this machine has no CUDA device; use --device cpu")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = parse_arguments(arguments)
+    try:
+        check_arguments(given)
+        build(given)
+    except Unfinished as unfinished:
+        sys.exit(str(unfinished))
+    except SpecfleetError as error:
+        sys.exit(f"error: {error}")
+
+
+def build(given: argparse.Namespace) -> None:
+    torch.set_num_threads(given.threads)
+    recipe = Recipe(
+        plan=replace(DEMO, target_stable_steps=given.target_steps, target_decay_steps=given.decay_steps),
+        corpus=given.corpus,
+        work=given.work,
+        out=given.out,
+        log=log,
+        budget_s=60 * given.minutes,
+        compiled=not given.eager,
+        device=given.device,
+    )
+    stop_at_signals(recipe)
+    for stage in STAGES:
+        if given.stage is None or stage in given.stage:
+            with sole_user(given.work, stage):
+                run_stage(recipe, stage)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The committed checkpoints: they load everywhere, fit their size limit, and say what they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from models.evaluate import TARGET, drafter_folders
+from models.generate import continue_prompts
+from models.hf_folder import load_network
+from models.inflate import inflate
+from models.tokenizer import load_tokenizer
+
+MODELS = Path(__file__).parents[2] / "models"
+DEMO = MODELS / "demo"
+MEMBERS = [DEMO / TARGET, *drafter_folders(DEMO).values()]
+MAX_BYTES = 45 * 10**6
+MAX_NEW = 16
+END_ID = 2
+
+pytestmark = pytest.mark.skipif(not (DEMO / TARGET / "config.json").is_file(), reason="the family is not built yet")
+
+
+def chats() -> list[list[dict[str, str]]]:
+    lines = (MODELS / "test_prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["messages"] for line in lines]
+
+
+def prompt_tokens() -> list[list[int]]:
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / TARGET)
+    rendered = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats()]
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered]
+
+
+def test_the_family_is_whole_and_small() -> None:
+    names = {folder.name for folder in MEMBERS}
+    assert {"target", "drafter-general", "drafter-sql", "drafter-dialogue", "drafter-translation"} <= names
+    assert len(names) >= 7
+    assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) <= MAX_BYTES
+
+
+@pytest.mark.parametrize("folder", MEMBERS, ids=lambda folder: folder.name)
+def test_sizes_cards_and_tokenizer(folder: Path) -> None:
+    num_parameters = load_network(folder).shape.num_parameters
+    low, high = (12e6, 16e6) if folder.name == TARGET else (0.8e6, 1.5e6)
+    assert low <= num_parameters <= high
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"{num_parameters:,}" in card
+    assert "license:" in card
+    target_tokenizer = load_tokenizer(DEMO / TARGET / "tokenizer.json")
+    assert load_tokenizer(folder / "tokenizer.json").to_str() == target_tokenizer.to_str()
+
+
+@pytest.mark.parametrize("folder", MEMBERS, ids=lambda folder: folder.name)
+def test_transformers_generates_the_same(folder: Path) -> None:
+    """Fifty test prompts, greedy, float32. A padded batch of ours against single prompts of theirs."""
+    prompts = prompt_tokens()[:50]
+    ours = continue_prompts(load_network(folder), prompts, max_new=MAX_NEW, end_id=END_ID)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for prompt, answer in zip(prompts, ours, strict=True):
+        tokens = torch.tensor([prompt])
+        found = theirs.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=MAX_NEW, do_sample=False)
+        assert answer == found[0, len(prompt) :].tolist()
+
+
+def test_inflated_target_gives_the_same_tokens(tmp_path: Path) -> None:
+    """At 60 M, so that it takes seconds; the benchmark's 300 M has the same construction."""
+    prompts = prompt_tokens()[:50]
+    inflate(DEMO / TARGET, tmp_path / "big", num_parameters=60_000_000)
+    small, big = (
+        continue_prompts(load_network(folder), prompts, max_new=8, end_id=END_ID)
+        for folder in (DEMO / TARGET, tmp_path / "big")
+    )
+    assert small == big

@@ -1,0 +1,245 @@
+"""The whole recipe on a tiny corpus: it goes on where it stopped, and fails with a clear word."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from contracts.errors import CheckpointError, InvalidArgument
+from models.build import STAGES, run_stage, sole_user
+from models.checkpoint import load_newest, load_state, state_files
+from models.corpus import DOMAINS, records
+from models.evaluate import drafter_folders
+from models.hf_folder import load_network
+from models.python_domain import module_split
+from models.recipe import Recipe, Unfinished
+from tests.models.tiny_family import tiny_recipe, write_corpus
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that runs can be compared bit by bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with tokenizer and tokens, to be copied."""
+    work = tmp_path_factory.mktemp("prepared")
+    tiny_recipe(corpus, work).prepare()
+    return work
+
+
+@pytest.fixture
+def recipe(corpus: Path, prepared: Path, tmp_path: Path) -> Recipe:
+    """A recipe whose corpus is prepared, in a folder of its own."""
+    shutil.copytree(prepared, tmp_path / "work")
+    return tiny_recipe(corpus, tmp_path / "work")
+
+
+@pytest.fixture(scope="module")
+def built(corpus: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    work = tmp_path_factory.mktemp("family") / "work"
+    shutil.copytree(prepared, work)
+    recipe = tiny_recipe(corpus, work)
+    for stage in STAGES:
+        run_stage(recipe, stage)
+    return recipe
+
+
+def test_it_makes_every_member(built: Recipe) -> None:
+    assert load_network(built.out / "target").shape == built.plan.target_shape
+    assert list(drafter_folders(built.out)) == ["general", "sql"]
+    for folder in drafter_folders(built.out).values():
+        assert load_network(folder).shape == built.plan.drafter_shape
+        card = (folder / "README.md").read_text()
+        assert "BSD-3-Clause" in card
+        assert f"{built.plan.drafter_shape.num_parameters:,}" in card
+
+
+def test_evaluation_names_every_member_and_domain(built: Recipe) -> None:
+    figures = json.loads((built.work / "evaluation.json").read_text())
+    assert set(figures["perplexity"]) == {"target", "general", "sql"}
+    for temperature in ("0", "0.8"):
+        for row in figures["committed_per_round"][temperature].values():
+            assert set(row) == set(DOMAINS)
+            assert all(1 <= value <= 9 for value in row.values())
+        assert "<svg" in (built.work / f"acceptance-{temperature}.svg").read_text()
+
+
+def test_a_second_run_trains_nothing(built: Recipe) -> None:
+    lines: list[str] = []
+    again = Recipe(
+        plan=built.plan,
+        corpus=built.corpus,
+        work=built.work,
+        out=built.out,
+        log=lines.append,
+        budget_s=0,
+        compiled=False,
+    )
+    for stage in STAGES[:-1]:
+        run_stage(again, stage)
+    assert not any("loss" in line or "encoding" in line or "asking" in line for line in lines), lines
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    state = load_newest(run)
+    assert state is not None
+    network: dict[str, torch.Tensor] = state["network"]
+    return network
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(built: Recipe, recipe: Recipe) -> None:
+    """Stopped after every step, by a spent budget or by a request, it makes bit by bit what one run makes."""
+    num_stops = 0
+    for stage in ("target", "decay"):
+        while True:
+            recipe.budget_s = 0 if num_stops % 2 else 0.01  # no step at all, or about one
+            try:
+                run_stage(recipe, stage)
+                break
+            except Unfinished:
+                num_stops += 1
+                assert num_stops < 50, "no progress"
+    assert num_stops > 1
+    straight, stopped = weights_of(built.finished_target()), weights_of(recipe.finished_target())
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(recipe: Recipe) -> None:
+    """SIGTERM in the middle: the process saves, says what to do, and the next one resumes."""
+    script = (
+        "import sys, time; from pathlib import Path; from dataclasses import replace; import torch\n"
+        "from models.build import stop_at_signals; from models.recipe import Unfinished\n"
+        "from tests.models.tiny_family import tiny_recipe, TINY_PLAN\n"
+        "torch.set_num_threads(1)\n"
+        "say = lambda line: print(line, flush=True)\n"
+        "recipe = tiny_recipe(Path(sys.argv[1]), Path(sys.argv[2]), log=say)\n"
+        "recipe.plan = replace(TINY_PLAN, target_stable_steps=10**6)\n"
+        "stop_at_signals(recipe)\n"
+        "try: recipe.target()\n"
+        "except Unfinished as unfinished: sys.exit(str(unfinished))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(recipe.corpus), str(recipe.work)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    guard = threading.Timer(60, process.kill)
+    guard.start()
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 10 "):
+            process.send_signal(signal.SIGTERM)
+            break
+    _, errors = process.communicate()
+    guard.cancel()
+    assert process.returncode == 1
+    assert "all saved; give the same command again" in errors
+    state = load_newest(recipe.work / "target")
+    assert state is not None
+    assert state["step"] >= 10
+    assert not [path for path in (recipe.work / "target").iterdir() if path.name.startswith(".")], (
+        "temporary files are left"
+    )
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(recipe: Recipe) -> None:
+    loop = recipe.target_loop(recipe.work / "target")
+    for _ in range(3):
+        loop.train_step()
+        loop.save()
+    files = state_files(recipe.work / "target")
+    assert [path.name for path in files] == ["step-00000002.state", "step-00000003.state"], "the last two are kept"
+    content = bytearray(files[-1].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[-1].write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match=r"step-00000003.state is damaged.*delete it to fall back"):
+        recipe.target()
+    files[-1].unlink()
+    recipe.target()
+    assert load_state(state_files(recipe.work / "target")[-1])["step"] == recipe.plan.target_stable_steps
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(recipe: Recipe) -> None:
+    """The limit on file sizes makes a real write fail half-way, as a full disk does."""
+    loop = recipe.target_loop(recipe.work / "target")
+    loop.train_step()
+    loop.save()
+    loop.train_step()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(CheckpointError, match=r"cannot write .*step-00000002.state.*free some space"):
+            loop.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert sorted(path.name for path in (recipe.work / "target").iterdir()) == ["step-00000001.state"]
+    state = load_newest(recipe.work / "target")
+    assert state is not None
+    assert state["step"] == 1
+
+
+def test_stages_need_the_ones_before(recipe: Recipe) -> None:
+    with pytest.raises(InvalidArgument, match="run the stage target first"):
+        recipe.decay()
+    with pytest.raises(InvalidArgument, match="run the stages target and decay first"):
+        recipe.teacher()
+
+
+def test_wrong_corpus_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="is not a folder"):
+        tiny_recipe(tmp_path / "nowhere", tmp_path).prepare()
+    with pytest.raises(InvalidArgument, match=r"lacks .*sql.*train.jsonl.gz"):
+        tiny_recipe(tmp_path, tmp_path).prepare()
+    corpus = write_corpus(tmp_path / "corpus", count=20)
+    (corpus / "sql" / "train.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(InvalidArgument, match=r"sql.train.jsonl.gz cannot be read as gzip"):
+        tiny_recipe(corpus, tmp_path / "work").prepare()
+    assert not (tmp_path / "work" / "tokenizer.json").exists()
+
+
+def test_two_processes_do_not_share_a_stage(tmp_path: Path) -> None:
+    with sole_user(tmp_path, "target"):
+        code = (
+            "import sys; from pathlib import Path; from models.build import sole_user\n"
+            "with sole_user(Path(sys.argv[1]), 'target'): pass"
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    assert f"process {os.getpid()} is at stage target" in found.stderr
+
+
+def test_test_records_and_held_out_modules_are_never_learnt(corpus: Path) -> None:
+    for domain in DOMAINS:
+        splits = {
+            split: {record.key for record in records(corpus, domain, split)} for split in ("train", "valid", "test")
+        }
+        assert all(splits.values()), domain
+        if domain == "python":
+            continue  # two modules may hold the same small function; the split is by module
+        assert not splits["train"] & splits["test"]
+        assert not splits["train"] & splits["valid"]
+    assert {module_split(f"module{number}.py") for number in range(300)} == {"train", "valid", "test"}

@@ -1,0 +1,198 @@
+"""Calibration: it finds known curves, stays monotone, follows changes, and merges to what one would have learned."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.errors import InvalidArgument
+from contracts.types import DrafterId, Feedback
+from speculation.calibration import Calibrator
+from speculation.frontier import Tested
+from speculation.scores import ScoreKind
+
+A, B = DrafterId("a"), DrafterId("b")
+KIND = ScoreKind.PROBABILITY
+GRID = [index / 40 for index in range(41)]
+Curve = Callable[[float], float]
+
+CURVES: dict[str, Curve] = {
+    "over-confident": lambda score: 0.6 * score,
+    "squared": lambda score: score * score,
+    "under-confident": lambda score: math.sqrt(score),
+    "a step": lambda score: 0.8 if score > 0.5 else 0.2,
+    "flat": lambda score: 0.3,
+}
+
+
+def teach(
+    calibrator: Calibrator, curve: Curve, num: int, *, seed: int = 0, depths: int = 1, who: DrafterId = A
+) -> None:
+    rng = random.Random(seed)
+    for _ in range(num):
+        score = rng.random()
+        calibrator.learn(who, KIND, rng.randint(1, depths), score, chosen=rng.random() < curve(score))
+
+
+def error(calibrator: Calibrator, curve: Curve, depth: int = 1) -> float:
+    """Mean distance from the truth over all scores."""
+    return sum(abs(calibrator.confidence(A, KIND, depth, score) - curve(score)) for score in GRID) / len(GRID)
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_recovers_a_known_curve(name: str) -> None:
+    calibrator = Calibrator(horizon=2000.0)
+    teach(calibrator, CURVES[name], 3000)
+    assert error(calibrator, CURVES[name]) < 0.05
+    report = calibrator.report(A)
+    assert report.expected_calibration_error < 0.04
+    best = sum(curve * (1.0 - curve) for curve in map(CURVES[name], GRID)) / len(GRID)  # what no forecast can avoid
+    assert best - 0.03 < report.brier_score < best + 0.03
+
+
+@settings(max_examples=40)
+@given(
+    outcomes=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 20), st.booleans()), max_size=60),
+    horizon=st.sampled_from([1.5, 10.0, 300.0, math.inf]),
+)
+def test_is_always_monotone_and_a_chance_whatever_it_learned(
+    outcomes: list[tuple[float, int, bool]], horizon: float
+) -> None:
+    calibrator = Calibrator(horizon=horizon)
+    for score, depth, chosen in outcomes:
+        calibrator.learn(A, KIND, depth, score, chosen=chosen)
+    scores = sorted([*GRID, *(score for score, _, _ in outcomes)])
+    for depth in (1, 2, 16, 99):
+        confidences = [calibrator.confidence(A, KIND, depth, score) for score in scores]
+        assert sorted(confidences) == confidences
+        assert all(0.0 < confidence < 1.0 for confidence in confidences)
+
+
+def test_is_robust_at_the_start() -> None:
+    calibrator = Calibrator()
+    assert calibrator.confidence(A, KIND, 1, 0.7) == 0.7  # nothing known: believed as it says
+    assert 0.0 < calibrator.confidence(A, KIND, 1, 0.0) < calibrator.confidence(A, KIND, 1, 1.0) < 1.0
+    calibrator.learn(A, KIND, 1, 0.7, chosen=False)
+    assert 0.3 < calibrator.confidence(A, KIND, 1, 0.7) < 0.7  # one verdict moves it, but proves little
+    calibrator.learn(A, KIND, 1, 0.7, chosen=True)
+    assert calibrator.confidence(A, KIND, 1, 0.7) > 0.4
+
+
+def test_a_wild_drafter_is_discounted_at_once_and_everywhere() -> None:
+    calibrator = Calibrator()
+    for _ in range(6):
+        calibrator.learn(A, KIND, 1, 0.99, chosen=False)
+    assert calibrator.confidence(A, KIND, 1, 0.99) < 0.1
+    assert calibrator.confidence(A, KIND, 7, 0.99) < 0.15  # at depths never tested
+    assert calibrator.confidence(A, KIND, 1, 0.6) < 0.25  # and at scores never tested
+    assert calibrator.confidence(B, KIND, 1, 0.99) == 0.99  # the others are not to blame
+    assert calibrator.confidence(A, ScoreKind.MARGIN, 1, 0.99) == 0.99
+
+
+def test_depths_differ_where_there_is_data_and_pool_where_there_is_none() -> None:
+    calibrator = Calibrator(horizon=math.inf)
+    rng = random.Random(3)
+    for _ in range(4000):
+        score, depth = rng.random(), rng.choice([1, 4])
+        calibrator.learn(A, KIND, depth, score, chosen=rng.random() < score * (0.9 if depth == 1 else 0.4))
+    assert error(calibrator, lambda score: 0.9 * score, depth=1) < 0.04
+    assert error(calibrator, lambda score: 0.4 * score, depth=4) < 0.04
+    assert error(calibrator, lambda score: 0.65 * score, depth=2) < 0.04  # never seen: all depths together
+
+
+@pytest.mark.parametrize(("before", "after"), [("over-confident", "under-confident"), ("under-confident", "flat")])
+def test_a_drafter_that_changes_is_followed_within_two_horizons(before: str, after: str) -> None:
+    calibrator = Calibrator(horizon=300.0)
+    teach(calibrator, CURVES[before], 3000)
+    apart = error(calibrator, CURVES[after])
+    teach(calibrator, CURVES[after], 600, seed=1)
+    assert apart > 0.2
+    assert error(calibrator, CURVES[after]) < 0.09
+
+
+def test_without_forgetting_it_would_not_follow() -> None:
+    calibrator = Calibrator(horizon=math.inf)
+    teach(calibrator, CURVES["over-confident"], 3000)
+    teach(calibrator, CURVES["under-confident"], 600, seed=1)
+    assert error(calibrator, CURVES["under-confident"]) > 0.2
+
+
+def test_merging_equals_having_learned_from_both() -> None:
+    one, other, both = (Calibrator(horizon=math.inf) for _ in range(3))
+    for seed, part in ((1, one), (2, other)):
+        for calibrator in (part, both):
+            teach(calibrator, CURVES["squared"], 500, seed=seed, depths=4)
+            teach(calibrator, CURVES["flat"], 100 * seed, seed=seed, who=B)
+    one.merge(other)
+    for fresh in (one, both):
+        fresh.merge(Calibrator(horizon=math.inf))
+    both_ways = Calibrator(horizon=math.inf)
+    both_ways.merge(other)
+    for who in (A, B):
+        for depth in (1, 3, 9):
+            for score in GRID:
+                merged = one.confidence(who, KIND, depth, score)
+                assert merged == pytest.approx(refitted(both).confidence(who, KIND, depth, score), abs=1e-9)
+    assert one.report().num_observations == both.report().num_observations == 1300
+
+
+def refitted(calibrator: Calibrator) -> Calibrator:
+    """A calibrator that has used all its evidence, where otherwise the last fiftieth may wait."""
+    fresh = Calibrator(horizon=calibrator.horizon)
+    fresh.merge(calibrator)
+    return fresh
+
+
+def test_merging_with_forgetting_weighs_each_side_as_it_does_there() -> None:
+    one, other = Calibrator(horizon=300.0), Calibrator(horizon=300.0)
+    teach(one, lambda _: 0.2, 2000)
+    teach(other, lambda _: 0.8, 2000)
+    one.merge(other)
+    assert error(one, lambda _: 0.5) < 0.07
+    with pytest.raises(InvalidArgument, match="those that merge are set alike"):
+        one.merge(Calibrator(horizon=10.0))
+
+
+def test_only_tested_nodes_teach() -> None:
+    calibrator = Calibrator()
+    untested = Feedback(parent_accepted=False, chosen=False)
+    pruned = Feedback(parent_accepted=True, chosen=False, pruned=True)
+    for feedback in (untested, pruned):
+        calibrator.learn_feedback(A, KIND, 1, 0.7, feedback)
+    assert calibrator.report().num_observations == 0
+    calibrator.learn_feedback(A, KIND, 1, 0.7, Feedback(parent_accepted=True, chosen=True))
+    tested = Tested(node=1, drafter=B, depth=2, score=0.4, confidence=0.4, chosen=False)
+    calibrator.learn_tested([tested, tested], KIND)
+    assert calibrator.report(A).num_observations == 1
+    assert calibrator.report(B).num_observations == pytest.approx(2, rel=1e-2)
+    calibrator.forget(B)
+    assert calibrator.report(B).num_observations == 0
+    assert calibrator.confidence(B, KIND, 2, 0.4) == 0.4
+
+
+@pytest.mark.parametrize("score", [float("nan"), -0.01, 1.01, float("inf")])
+def test_a_score_out_of_range_is_refused(score: float) -> None:
+    calibrator = Calibrator()
+    with pytest.raises(InvalidArgument, match="raw score"):
+        calibrator.learn(A, KIND, 1, score, chosen=True)
+    with pytest.raises(InvalidArgument, match="raw score"):
+        calibrator.confidence(A, KIND, 1, score)
+    with pytest.raises(InvalidArgument, match="depth"):
+        calibrator.learn(A, KIND, 0, 0.5, chosen=True)
+    assert calibrator.report().num_observations == 0
+
+
+def test_the_reported_error_is_that_of_the_predictions_made() -> None:
+    """A drafter whose outcomes flip every time after the calibrator settled: the error shows before it adapts."""
+    calibrator = Calibrator(horizon=1e9)
+    for _ in range(1000):
+        calibrator.learn(A, KIND, 1, 0.9, chosen=True)
+    assert calibrator.report().expected_calibration_error < 0.01
+    for _ in range(1000):
+        calibrator.learn(A, KIND, 1, 0.9, chosen=False)
+    assert calibrator.report().brier_score > 0.2
