@@ -144,7 +144,7 @@ def test_masks_that_cannot_be_are_refused(model: Model, masks: tuple[bytes | Non
 @pytest.mark.parametrize(
     "sampling", [GREEDY, SamplingParams(temperature=1.0), SamplingParams(temperature=1.0, top_k=3, top_p=0.9)]
 )
-def test_logits_that_are_no_numbers_are_our_fault_and_harm_nobody(model: Model, sampling: SamplingParams) -> None:
+def test_logits_that_are_no_numbers_are_our_fault_and_harm_nobody_else(model: Model, sampling: SamplingParams) -> None:
     engine = model.engine()
     engine.open(A, [9, 8, 7], GREEDY)
     engine.open(B, [9, 8, 7], sampling)
@@ -152,12 +152,14 @@ def test_logits_that_are_no_numbers_are_our_fault_and_harm_nobody(model: Model, 
     first = engine._sequences[B].table[0]
     kept = engine.executor.cache.values[:, first].clone()
     engine.executor.cache.values[:, first] = float("nan")
-    work = [verify_of(A, [(10, ROOT)]), verify_of(B, [(10, ROOT)])]
-    before = (engine.tokens_of(A), engine.tokens_of(B), engine.num_free_blocks)
-    with pytest.raises(Internal, match="sequence b has no token to choose: its logits are not finite"):
-        engine.step(work)
-    assert (engine.tokens_of(A), engine.tokens_of(B), engine.num_free_blocks) == before
+    before = (engine.tokens_of(B), engine.num_pending(B), engine.num_free_blocks)
+    fine, failed = engine.step([verify_of(A, [(10, ROOT)]), verify_of(B, [(10, ROOT)])]).outcomes
+    assert isinstance(fine, Verdict)
+    assert isinstance(failed, Internal)
+    assert failed.message == "sequence b has no token to choose: its logits are not finite"
+    assert (engine.tokens_of(B), engine.num_pending(B), engine.num_free_blocks) == before
     engine.executor.cache.values[:, first] = kept
+    work = [verify_of(A, [(10, ROOT)]), verify_of(B, [(10, ROOT)])]
     assert all(isinstance(outcome, Verdict) for outcome in engine.step(work).outcomes)
 
 

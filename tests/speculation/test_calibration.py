@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import InvalidArgument
-from contracts.types import DrafterId, Feedback
+from contracts.types import DrafterId, Epoch, Feedback, SequenceId, Verdict
+from contracts.verdict import walk
 from speculation.calibration import Calibrator
-from speculation.frontier import Tested
+from speculation.frontier import Evidence
 from speculation.scores import ScoreKind
+from speculation.tree import TokenTree
 
 A, B = DrafterId("a"), DrafterId("b")
 KIND = ScoreKind.PROBABILITY
@@ -128,21 +130,21 @@ def test_merging_equals_having_learned_from_both() -> None:
         for calibrator in (part, both):
             teach(calibrator, CURVES["squared"], 500, seed=seed, depths=4)
             teach(calibrator, CURVES["flat"], 100 * seed, seed=seed, who=B)
+    other_way = refitted(other)
+    other_way.merge(one)
+    one.confidence(A, KIND, 1, 0.5)  # fitted before: the merge has to be noticed
     one.merge(other)
-    for fresh in (one, both):
-        fresh.merge(Calibrator(horizon=math.inf))
-    both_ways = Calibrator(horizon=math.inf)
-    both_ways.merge(other)
-    for who in (A, B):
-        for depth in (1, 3, 9):
-            for score in GRID:
-                merged = one.confidence(who, KIND, depth, score)
-                assert merged == pytest.approx(refitted(both).confidence(who, KIND, depth, score), abs=1e-9)
+    for learned in (other_way, refitted(both)):
+        for who in (A, B):
+            for depth in (1, 3, 9):
+                for score in GRID:
+                    expected = learned.confidence(who, KIND, depth, score)
+                    assert one.confidence(who, KIND, depth, score) == pytest.approx(expected, abs=1e-9)
     assert one.report().num_observations == both.report().num_observations == 1300
 
 
 def refitted(calibrator: Calibrator) -> Calibrator:
-    """A calibrator that has used all its evidence, where otherwise the last fiftieth may wait."""
+    """A calibrator that has used all its evidence, where otherwise the last twentieth may wait."""
     fresh = Calibrator(horizon=calibrator.horizon)
     fresh.merge(calibrator)
     return fresh
@@ -166,7 +168,7 @@ def test_only_tested_nodes_teach() -> None:
         calibrator.learn_feedback(A, KIND, 1, 0.7, feedback)
     assert calibrator.report().num_observations == 0
     calibrator.learn_feedback(A, KIND, 1, 0.7, Feedback(parent_accepted=True, chosen=True))
-    tested = Tested(node=1, drafter=B, depth=2, score=0.4, confidence=0.4, chosen=False)
+    tested = Evidence(node=1, drafter=B, depth=2, score=0.4, confidence=0.4, chosen=False)
     calibrator.learn_tested([tested, tested], KIND)
     assert calibrator.report(A).num_observations == 1
     assert calibrator.report(B).num_observations == pytest.approx(2, rel=1e-2)
@@ -196,3 +198,40 @@ def test_the_reported_error_is_that_of_the_predictions_made() -> None:
     for _ in range(1000):
         calibrator.learn(A, KIND, 1, 0.9, chosen=False)
     assert calibrator.report().brier_score > 0.2
+
+
+def test_once_calibrated_the_values_of_a_frontier_add_up_to_what_gets_accepted() -> None:
+    """The whole loop: an over-confident drafter, its tree, rounds by the one walk, and learning from the verdicts."""
+    rng, calibrator = random.Random(4), Calibrator(horizon=1000.0)
+    claimed, expected, num_accepted = 0.0, 0.0, 0
+    for number in range(1500):
+        tree, chances = TokenTree(next_position=1), {}
+        parents = [tree.root]
+        for depth in (1, 2, 3):
+            grown = []
+            for parent in parents:
+                weights = [rng.random() ** 3 for _ in range(4)]
+                chances[parent] = [weight / sum(weights) for weight in weights]  # of tokens 0 to 3
+                scores = [math.sqrt(chance) for chance in chances[parent][:3]]
+                comb = [(token, calibrator.confidence(A, KIND, depth, score)) for token, score in enumerate(scores)]
+                grown += [node for node in tree.add_comb(parent, comb, A, scores=scores) if node is not None]
+            parents = grown
+        frontier = tree.frontier(6)
+        tree.start(frontier)
+        rows = [tree.root, *frontier.ids]
+        choices = [rng.choices(range(4), chances.get(row, [0.0, 0.0, 0.0, 1.0]))[0] for row in rows]
+        accepted = walk(choices, [node.token for node in frontier.nodes], [node.parent for node in frontier.nodes])
+        if number >= 500:
+            expected += sum(tree[node].value for node in frontier.ids)
+            claimed += sum(math.prod(tree[at].said[A].score for at in way(tree, node)) for node in frontier.ids)
+            num_accepted += len(accepted)
+        tokens = (*(frontier.nodes[index].token for index in accepted), choices[1 + (accepted[-1] if accepted else -1)])
+        verdict = Verdict(sequence=SequenceId("s"), epoch=Epoch(0), position=1, accepted=tuple(accepted), tokens=tokens)
+        calibrator.learn_tested(tree.settle(verdict).tested, KIND)
+    assert claimed > 1.3 * num_accepted  # what would be expected of the drafter's own word
+    assert expected == pytest.approx(num_accepted, rel=0.06)
+
+
+def way(tree: TokenTree, node: int) -> list[int]:
+    """Ids from this node up to the root's child."""
+    return [] if node == tree.root else [node, *way(tree, tree[node].parent)]

@@ -23,7 +23,7 @@ def test_an_old_observation_weighs_what_the_definition_says(horizon: float, num:
         sums.add(index, (1.0, amount))
     for ours, theirs in zip(sums.columns(), expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
-    assert sums.weight() == pytest.approx(min(num, horizon), rel=1e-3)
+    assert sum(sums.columns()[0]) == pytest.approx(min(num, horizon), rel=1e-3)
 
 
 @pytest.mark.parametrize("horizon", [1.0, 0.0, -5.0, math.nan])

@@ -119,12 +119,15 @@ def test_expected_tokens_are_those_of_a_simulated_chain() -> None:
 
 
 def test_delay_favours_merging_and_gain_favours_every_step() -> None:
-    near, far = replace(MEASURES, link_s=0.0), replace(MEASURES, link_s=0.02)
+    near, far = replace(MEASURES, link_s=0.0), replace(MEASURES, link_s=0.01)
     no_gain = replace(near, every_step_acceptance=0.7)
+    hopeless = replace(MEASURES, link_s=0.019)  # no draft is ever in time
     for current in FusionKind:
         assert choose_kind(near, current) is FusionKind.EVERY_STEP
         assert choose_kind(far, current) is FusionKind.MERGED
         assert choose_kind(no_gain, current) is current  # nothing to choose: stay
+        assert choose_kind(hopeless, current) is current
+        assert expected_committed(hopeless, current) == 1.0
         assert choose_kind(far, current, fixed=FusionKind.EVERY_STEP) is FusionKind.EVERY_STEP
 
 

@@ -26,6 +26,7 @@ def test_every_score_lies_between_0_and_1(logprob: float, margin: float, tempera
 
 def test_what_a_score_is_made_of_follows_the_temperature() -> None:
     assert raw_score(logprob=math.log(0.25), margin=9.0, temperature=0.0) == pytest.approx(0.25)
+    assert raw_score(logprob=1e-4, margin=9.0, temperature=0.0) == 1.0  # rounded up, where the draft is sure
     assert raw_score(logprob=-9.0, margin=0.0, temperature=0.7) == 0.5
     assert (kind_at(0.0), kind_at(0.7)) == (ScoreKind.PROBABILITY, ScoreKind.MARGIN)
     assert margins([5.0, 3.0, 2.5]) == [2.0, -2.0, -2.5]
@@ -33,7 +34,7 @@ def test_what_a_score_is_made_of_follows_the_temperature() -> None:
     assert margins([]) == []
     assert scaled(3.0, 1.0, 5.0) == 0.5
     for wrong in (0.0, 6.0, float("nan")):
-        with pytest.raises(InvalidArgument, match="declared range is 1.0 to 5.0"):
+        with pytest.raises(InvalidArgument, match=r"declared range is 1\.0 to 5\.0"):
             scaled(wrong, 1.0, 5.0)
     for logprob, margin, temperature in ((math.nan, 0, 1), (0, math.nan, 1), (0, 0, math.nan), (0, 0, -1)):
         with pytest.raises(InvalidArgument, match="none of them is NaN"):

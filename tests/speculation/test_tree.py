@@ -295,7 +295,7 @@ def test_a_verdict_of_an_older_position_is_counted_and_a_newer_one_refused() -> 
     assert tree.settle(old) == Settled(stale=True)
     assert tree.commit(0, [1]).stale
     assert (tree.num_stale, len(tree), tree.in_flight is not None) == (2, 1, True)
-    with pytest.raises(InvalidArgument, match="position 5.*next is 4"):
+    with pytest.raises(InvalidArgument, match=r"position 5.*next is 4"):
         tree.settle(new)
 
 
@@ -345,6 +345,27 @@ def test_a_parent_that_never_was_is_refused_and_one_that_went_is_counted() -> No
     assert tree.num_orphans == 1
     with pytest.raises(InvalidArgument, match="no node of this tree"):
         tree.add(1000, 1, 0.5, A)
+
+
+def test_what_was_kept_for_a_round_may_go_once_the_round_is_lost() -> None:
+    tree = TokenTree(next_position=1, max_nodes=2)
+    low, _ = tree.add_comb(ROOT, [(1, 0.1), (2, 0.5)], A)
+    assert low is not None
+    tree.start(tree.frontier(2))
+    assert tree.add(ROOT, 3, 0.2, B) is None  # full, and nothing may go but itself
+    tree.abandon()
+    assert tree.add(ROOT, 4, 0.2, B) is not None
+    assert low not in tree
+
+
+def test_a_drafter_takes_back_all_but_what_is_being_checked() -> None:
+    tree = TokenTree(next_position=1)
+    top, below = tree.add_path(ROOT, [5, 6], [0.9, 0.9], A)
+    beside = tree.add_path(ROOT, [7], [0.05], A)[0]
+    tree.start(tree.frontier(1))
+    assert tree.withdraw(A) == 2
+    assert (top in tree, below in tree, beside in tree) == (True, False, False)
+    assert tree.settle(Verdict(sequence=SEQUENCE, epoch=EPOCH, position=1, accepted=(0,), tokens=(5, 1))).num_accepted
 
 
 def test_each_drafter_is_told_its_own_part() -> None:

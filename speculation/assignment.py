@@ -1,0 +1,150 @@
+"""Who drafts for whom: the assignment of sequences to drafters that gains most in total, under capacity.
+
+    maximise  sum of gains[s, d] over the pairs chosen
+              - sum over drafters d of its cheapest slot costs, one for each sequence it gets
+              - sum over sequences s of handicaps[s, 0], ... one for each drafter it gets
+
+A drafter's slot costs rise (each more sequence slows the others down) and end at its capacity; a sequence's handicaps
+rise (the second drafter's tokens are mostly those of the first), which is how diminishing returns enter. Both being
+convex, this is a min-cost flow: its best solution is integral, and there are no local optima to be caught in. A greedy
+loop (best pair first) fails when the favourite of two has room for one: it gives it to the one who gains most there,
+rather than to the one who would lose most elsewhere. That is why SPIN (arXiv 2503.15921) uses a weighted matching.
+
+Solved in two steps, both exact:
+
+1. *Prices rise.* Every sequence picks its best drafters under prices. A drafter with more takers than slots at its
+   price raises it to where the two meet. A sequence's wishes are gross substitutes (a dearer drafter never makes
+   another less wanted), so prices only rise, and a drafter whose price rose stays full. If all fit, this is the best
+   assignment: no sequence wants anything else at these prices, and whatever has a price above its cost is full.
+   (Demange, Gale and Sotomayor, "Multi-Item Auctions", 1986.)
+2. *Repair* (`assignment_repair`). Ties can make prices stand still while sequences go round. After a bounded number of
+   raises those that are too many are moved out along shortest paths, which takes any such state to the best one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import InvalidArgument
+from speculation.assignment_repair import repair
+
+__all__ = ["assign", "total_gain"]
+
+_RAISES_PER_DRAFTER = 8
+
+
+def assign(
+    gains: NDArray[np.float64],  # [num_sequences, num_drafters]; -inf where a pair is impossible
+    slot_costs: Sequence[NDArray[np.float64]],  # for each drafter [capacity], not falling
+    handicaps: NDArray[np.float64],  # [num_sequences, most drafters of one], not falling along a row
+) -> NDArray[np.bool_]:
+    """The pairs chosen, bool [num_sequences, num_drafters]. Pairs that gain nothing are left out."""
+    _check(gains, slot_costs, handicaps)
+    if gains.shape[0] == 0 or gains.shape[1] == 0 or handicaps.shape[1] == 0:
+        return np.zeros(gains.shape, dtype=bool)
+    market = _Market.open(gains, slot_costs, handicaps)
+    for _ in range(_RAISES_PER_DRAFTER * gains.shape[1]):
+        drafter = market.most_wanted()
+        if drafter is None:
+            return market.chosen
+        market.raise_price(drafter)
+    repair(market.chosen, market.num_slots(), gains, slot_costs, handicaps)
+    return market.chosen
+
+
+def total_gain(
+    chosen: NDArray[np.bool_],  # [num_sequences, num_drafters]
+    gains: NDArray[np.float64],  # [num_sequences, num_drafters]
+    slot_costs: Sequence[NDArray[np.float64]],  # for each drafter [capacity]
+    handicaps: NDArray[np.float64],  # [num_sequences, most drafters of one]
+) -> float:
+    """What `assign` maximises."""
+    costs = sum(float(costs[:load].sum()) for costs, load in zip(slot_costs, chosen.sum(axis=0).tolist(), strict=True))
+    places = np.arange(handicaps.shape[1]) < chosen.sum(axis=1)[:, None]
+    return float(gains[chosen].sum()) - costs - float(handicaps[places].sum())
+
+
+@dataclass(slots=True)
+class _Market:
+    gains: NDArray[np.float64]  # [num_sequences, num_drafters]
+    slot_costs: Sequence[NDArray[np.float64]]
+    handicaps: NDArray[np.float64]  # [num_sequences, most drafters of one]
+    prices: NDArray[np.float64]  # [num_drafters]
+    chosen: NDArray[np.bool_]  # [num_sequences, num_drafters]
+
+    @classmethod
+    def open(
+        cls,
+        gains: NDArray[np.float64],  # [num_sequences, num_drafters]
+        slot_costs: Sequence[NDArray[np.float64]],
+        handicaps: NDArray[np.float64],  # [num_sequences, most drafters of one]
+    ) -> _Market:
+        """Every drafter at the price of its cheapest slot, every sequence with what it likes best."""
+        prices = np.array([costs[0] if costs.size else np.inf for costs in slot_costs])
+        net = gains - prices
+        most = min(handicaps.shape[1], gains.shape[1])
+        order = np.argsort(-net, axis=1, kind="stable")[:, :most]
+        wanted = np.take_along_axis(net, order, axis=1) > handicaps[:, :most]
+        chosen = np.zeros(gains.shape, dtype=bool)
+        np.put_along_axis(chosen, order, wanted, axis=1)
+        return cls(gains, slot_costs, handicaps, prices, chosen)
+
+    def num_slots(self) -> NDArray[np.int64]:
+        """How many sequences each drafter takes at its price, at most as many as want it: [num_drafters]."""
+        open_slots = [
+            int(np.searchsorted(costs, price, side="right"))
+            for costs, price in zip(self.slot_costs, self.prices, strict=True)
+        ]
+        return np.minimum(np.array(open_slots, dtype=np.int64), self.chosen.sum(axis=0, dtype=np.int64))
+
+    def most_wanted(self) -> int | None:
+        """The drafter with most sequences too many, None when all fit."""
+        too_many = self.chosen.sum(axis=0) - self.num_slots()
+        drafter = int(too_many.argmax())
+        return drafter if too_many[drafter] > 0 else None
+
+    def raise_price(self, drafter: int) -> None:
+        """To where takers and slots meet; who finds that too dear takes the next best."""
+        takers = np.nonzero(self.chosen[:, drafter])[0]
+        others = np.where(self.chosen[takers], -np.inf, self.gains[takers] - self.prices)  # [takers, num_drafters]
+        next_best = others.argmax(axis=1)
+        next_net = others[np.arange(takers.size), next_best]
+        last_handicap = self.handicaps[takers, self.chosen[takers].sum(axis=1) - 1]
+        # Without it, a taker has the next best instead, or one drafter fewer and its last handicap saved.
+        worth = self.gains[takers, drafter] - np.maximum(last_handicap, next_net)
+        order = np.argsort(-worth, kind="stable")
+        costs = self.slot_costs[drafter][: takers.size]
+        num_kept = int((worth[order[: costs.size]] >= costs).sum())  # worth falls and costs rise: a prefix
+        price = self.prices[drafter]
+        if num_kept > 0:
+            price = max(price, costs[num_kept - 1])
+        if num_kept < takers.size:
+            price = max(price, worth[order[num_kept]])
+        self.prices[drafter] = price
+        leaving = order[num_kept:]
+        self.chosen[takers[leaving], drafter] = False
+        moving = leaving[next_net[leaving] > last_handicap[leaving]]
+        self.chosen[takers[moving], next_best[moving]] = True
+
+
+def _check(
+    gains: NDArray[np.float64],  # [num_sequences, num_drafters]
+    slot_costs: Sequence[NDArray[np.float64]],
+    handicaps: NDArray[np.float64],  # [num_sequences, most drafters of one]
+) -> None:
+    if gains.ndim != 2 or handicaps.ndim != 2 or handicaps.shape[0] != gains.shape[0]:
+        raise InvalidArgument(
+            f"gains have shape {gains.shape} and handicaps {handicaps.shape}; both have one row for each sequence"
+        )
+    if len(slot_costs) != gains.shape[1]:
+        raise InvalidArgument(f"there are slot costs of {len(slot_costs)} drafters and gains of {gains.shape[1]}")
+    if bool(np.isnan(gains).any()) or bool((gains == np.inf).any()):
+        raise InvalidArgument("a gain is NaN or infinite; right are finite gains, or -inf where a pair is impossible")
+    for what, rows in (("slot costs", list(slot_costs)), ("handicaps", list(handicaps))):
+        for row in rows:
+            if not bool(np.isfinite(row).all()) or bool((np.diff(row) < 0.0).any()):
+                raise InvalidArgument(f"{what} are {row[:8].tolist()}; right are finite numbers that do not fall")

@@ -1,0 +1,80 @@
+"""Raw scores: from what a drafter knows about a token to the one number, in [0, 1], that calibration starts from.
+
+Calibration learns any monotone curve, so a raw score need not be a probability. It has to order nodes well, keep apart
+what is different, and mean the same whatever the request's temperature, so that one curve serves all requests.
+
+*At temperature 0* the target takes its most likely token, and the draft's probability of the token says how sure the
+draft is: score = exp(logprob).
+
+*Above it* draft and target choose the best of noisy logits with the same noise. Let z(y) be the draft's logit of y over
+the temperature T plus the noise of y, and e(y) what the target's plain logit of y has over the draft's. The target's
+noisy logit is z(y) + e(y) / T, so it chooses x against y exactly when
+
+    T * (z(x) - z(y)) > e(y) - e(x).
+
+On the right stands how the models differ, which knows nothing of noise or temperature. On the left the margin between
+noisy logits, in units of plain ones: how much difference x can stand. The next best token is the one that is likeliest
+to overtake, so the margin to it times T says nearly all; the draft's probability of x, which does not contain the
+noise that has just decided, says little. It is squeezed to (0, 1) by the logistic function; where the margin is that of
+two plain logits (T near 0), that is the probability of x between the two of them. A runner-up's margin is its distance
+to the best, negative, and its score below a half.
+
+Drafters without logits declare the range of whatever they count and use `scaled`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import Enum
+
+from contracts.errors import InvalidArgument
+
+__all__ = ["ScoreKind", "kind_at", "margins", "raw_score", "scaled"]
+
+
+class ScoreKind(Enum):
+    """What a score was made of; scores of different kinds have calibration curves of their own."""
+
+    PROBABILITY = "probability"
+    MARGIN = "margin"
+    COUNTED = "counted"
+
+
+def kind_at(temperature: float) -> ScoreKind:
+    """The kind that a drafter with logits uses for a request of this temperature."""
+    return ScoreKind.MARGIN if temperature > 0.0 else ScoreKind.PROBABILITY
+
+
+def raw_score(*, logprob: float, margin: float, temperature: float) -> float:
+    """The score of a drafter with logits, of kind `kind_at(temperature)`; see the module.
+
+    >>> round(raw_score(logprob=-3.0, margin=2.0, temperature=0.5), 3)
+    0.731
+    """
+    if math.isnan(logprob) or math.isnan(margin) or not 0.0 <= temperature < math.inf:
+        raise InvalidArgument(
+            f"a draft has logprob {logprob}, margin {margin}, temperature {temperature}; "
+            "none of them is NaN, and the temperature is finite and not negative"
+        )
+    if temperature == 0.0:
+        return math.exp(min(logprob, 0.0))  # rounding in float32 can leave a sure token a little above 0
+    lead = margin * temperature
+    # Two forms of one function, so that neither overflows.
+    return 1.0 / (1.0 + math.exp(-lead)) if lead >= 0.0 else math.exp(lead) / (1.0 + math.exp(lead))
+
+
+def margins(values: Sequence[float]) -> list[float]:
+    """Margins of the candidates of one step from their noisy logits, best first: the best's to the next, the others'
+    to the best. A lone candidate's is infinite: nothing is known, its score is always 1, and calibration learns from
+    that how often it is right."""
+    if len(values) < 2:
+        return [math.inf] * len(values)
+    return [values[0] - values[1], *(value - values[0] for value in values[1:])]
+
+
+def scaled(value: float, low: float, high: float) -> float:
+    """A drafter's own measure, declared to lie in [low, high], as a score of kind `COUNTED`."""
+    if not (low < high and low <= value <= high):  # NaN fails this too
+        raise InvalidArgument(f"a drafter's score is {value}; its declared range is {low} to {high}")
+    return (value - low) / (high - low)
