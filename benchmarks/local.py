@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = EngineConfig(
             model=options.target,
             dtype=options.dtype,
-            num_threads=max(1, options.threads // options.tp),
+            num_threads=min(max(1, options.threads // options.tp), os.cpu_count() or 1),
             tensor_parallel=options.tp,
         )
         with local_engine(config) as loaded:
@@ -60,18 +60,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", required=True, metavar="DIR", help="checkpoint folder or hub id of the model")
     parser.add_argument("--prompts", required=True, type=Path, metavar="FILE.jsonl", help='records {"id", "prompt"}')
     parser.add_argument("--mode", choices=["off"], default="off", help="off: plain decoding")
-    parser.add_argument("--max-tokens", type=int, default=64, metavar="N", help="tokens per prompt (default 64)")
+    parser.add_argument("--max-tokens", type=_positive, default=64, metavar="N", help="tokens per prompt (default 64)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of every prompt's noise (default 0)")
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="CPU threads over all ranks"
+        "--threads", type=_positive, default=os.cpu_count() or 1, metavar="N", help="CPU threads over all ranks"
     )
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor-parallel ranks (default 1)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="prompts at a time (default 1)")
+    parser.add_argument("--tp", type=_positive, default=1, metavar="N", help="tensor-parallel ranks (default 1)")
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="prompts at a time (default 1)")
     parser.add_argument("--ignore-eos", action="store_true", help="go on to --max-tokens past the model's end token")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write token ids, texts and step times here")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 def _write(path: Path, results: list[Generated], steps: StepStatistics) -> None:

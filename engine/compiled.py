@@ -44,20 +44,20 @@ class CompiledStep:
     def build(weights: Weights, cache: KVCache) -> CompiledStep | None:
         """The compiled step for this model, or None with one log line that says why there is none."""
         library, config = native.library(), weights.shard.config
-        reason = None
+        reason, level = None, logging.INFO
         if cache.keys.device.type != "cpu":
             reason = f"it runs on the CPU, the model is on {cache.keys.device}"
         elif weights.shard.num_ranks > 1:
             reason = f"{weights.shard.num_ranks} ranks meet inside every layer"
         elif library is None:
-            reason = "the CPU library could not be built"
+            reason, level = "the CPU library could not be built", logging.WARNING
         elif config.head_dim % _HEAD_DIM_STEP != 0:
             reason = f"head_dim {config.head_dim} is not a multiple of {_HEAD_DIM_STEP}"
         elif any(m.packed is None for w in weights.layers for m in (w.qkv, w.output, w.gate_up, w.down)):
             reason = "some matrices have an odd inner size and are not packed"
         if reason is None and library is not None:
             return CompiledStep(library, weights, cache)
-        logger.info("no compiled step, layers run one by one: %s", reason)
+        logger.log(level, "no compiled step, layers run one by one: %s", reason)
         return None
 
     def _layer(self, index: int, layer: LayerWeights) -> signatures.Layer:

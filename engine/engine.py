@@ -7,10 +7,11 @@ back. The other ranks run `Follower`, which only executes.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence as Items
 
 from contracts.clock import Clock, SystemClock
-from contracts.errors import AlreadyExists, InvalidArgument, NotFound
+from contracts.errors import AlreadyExists, Internal, InvalidArgument, NotFound
 from contracts.types import Epoch, ModelIdentity, SamplingParams, SequenceId, StepReport, TenantId, Verdict
 from engine.batch import BatchBuilder, Span
 from engine.blocks import BlockPool
@@ -141,33 +142,34 @@ class Engine:
     def step(self, work: Items[Work], *, num_top: int = 1, hook: LayerHook | None = None) -> StepResult:
         """One pass over all rows that the work asks for; either all of it happens or, on an error, none of it.
 
+        An outcome may be an error too: it concerns its sequence alone, which stays as it was before the step.
         `num_top` is how many candidates a proposal has; `hook` looks at the rows between layers (docs in LayerHook).
         """
         started_s = self._clock.now_s()
         check_work(work, self._find, self.pool, self.limits)
         check_looks(num_top, hook.layers if hook is not None else (), len(self.executor.weights.layers))
         builder = BatchBuilder()
-        spans = [self._pack(builder, piece) for piece in work]
-        try:
+        with contextlib.ExitStack() as undo:
+            spans = []
+            for piece in work:
+                sequence = self._find(piece.sequence)
+                undo.callback(sequence.keep_nodes, len(sequence.nodes))
+                spans.append(self._pack(builder, sequence, piece))
             output = self._execute(builder, spans, work, num_top, hook)
             outcomes = tuple(self._outcome(piece, span, output) for piece, span in zip(work, spans, strict=True))
-        except BaseException:
-            for span in spans:
-                span.sequence.keep_nodes(span.first_node)
-            raise
+            undo.pop_all()
         for span, outcome in zip(spans, outcomes, strict=True):
             self._settle(span, outcome)
         report = StepReport(
             num_rows=len(builder.tokens),
-            num_context=sum(builder.positions) + len(builder.positions),
+            num_context=self._num_context(builder.positions),
             num_sequences=len(work),
             elapsed_s=self._clock.now_s() - started_s,
             num_rows_pruned=output.num_rows_dropped,
         )
         return StepResult(outcomes=outcomes, report=report)
 
-    def _pack(self, builder: BatchBuilder, piece: Work) -> Span:
-        sequence = self._find(piece.sequence)
+    def _pack(self, builder: BatchBuilder, sequence: Sequence, piece: Work) -> Span:
         num_pending = sequence.num_pending if piece.num_pending is None else piece.num_pending
         masks = piece.masks if isinstance(piece, Verify) else ()
         return builder.add(sequence, num_pending, tokens_and_parents(piece), masks)
@@ -184,9 +186,10 @@ class Engine:
             num_likeliest=likeliest if wants_logprobs else -1,
         )
         self._copies = []  # even if the step fails: it copies first, and a second time would read what it wrote since
+        stay = _rows_that_stay(work, spans) if hook is not None else frozenset()
         if self.executor.ranks.size > 1:
             self.executor.ranks.send(message.encode())
-        return self.executor.run(message, hook, _rows_that_stay(work, spans))
+        return self.executor.run(message, hook, stay)
 
     def _outcome(self, piece: Work, span: Span, output: StepOutput) -> Outcome:
         """What the step means for one sequence; changes nothing."""
@@ -197,10 +200,22 @@ class Engine:
         return verdict_of(span, piece.nodes, self._epochs[span.sequence.id], output)
 
     def _settle(self, span: Span, outcome: Outcome) -> None:
+        if isinstance(outcome, Internal):
+            span.sequence.keep_nodes(span.first_node)
+            return
         span.sequence.mark_computed(span.num_pending)
         if isinstance(outcome, Verdict):
             _, copies = span.sequence.commit(outcome.tokens, path=outcome.accepted)
             self._queue(copies)
+
+    def _num_context(self, positions: list[int]) -> int:
+        """Keys that rows at these positions attend, averaged over layers with and without a sliding window."""
+        windows = Counter(layer.window for layer in self.executor.weights.layers)
+        total = sum(
+            num_layers * sum(min(window or self.limits.max_context, position + 1) for position in positions)
+            for window, num_layers in windows.items()
+        )
+        return round(total / windows.total())
 
     def _allowed(self, sampling: SamplingParams) -> bytes | None:
         """The bit mask of `allowed_token_ids`."""
@@ -224,9 +239,11 @@ class Engine:
 
     def shut_down(self) -> None:
         """Sends the other ranks home."""
-        if self.executor.ranks.size > 1:
-            self.executor.ranks.send(StepMessage.goodbye().encode())
-        self.executor.ranks.close()
+        try:
+            if self.executor.ranks.size > 1:
+                self.executor.ranks.send(StepMessage.goodbye().encode())
+        finally:
+            self.executor.ranks.close()
 
 
 class Follower:

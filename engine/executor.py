@@ -31,7 +31,10 @@ class StepAbandoned(Exception):
 
 
 class LayerHook(Protocol):
-    """Looks at the rows between layers, and may drop some of them."""
+    """Looks at the rows between layers, and may drop some of them.
+
+    What it is given is the running step's own memory: clone what is to be kept.
+    """
 
     layers: tuple[int, ...]
     """After which layers (counted from 0) it wants to be called."""
@@ -74,7 +77,20 @@ class Executor:
     def run(
         self, message: StepMessage, hook: LayerHook | None = None, undroppable: frozenset[int] = frozenset()
     ) -> StepOutput:
-        """One step: copies, layers, logits, tokens. `hook` lives on rank 0; the others hear what it dropped."""
+        """One step: copies, layers, logits, tokens. `hook` lives on rank 0; the others hear what it dropped.
+
+        A rank that fails in the middle leaves the group: the others wait for it in an exchange, and the next step must
+        not meet them there.
+        """
+        self._is_abandoned = False
+        try:
+            return self._run(message, hook, undroppable)
+        except BaseException:
+            if not self._is_abandoned:
+                self.ranks.close()
+            raise
+
+    def _run(self, message: StepMessage, hook: LayerHook | None, undroppable: frozenset[int]) -> StepOutput:
         with torch.inference_mode(), native.use_threads(self.num_threads):
             self._copy(message)
             device = self.cache.keys.device
@@ -153,12 +169,14 @@ class Executor:
         if self.ranks.rank != 0:
             content = self.ranks.receive()
             if content == _ABANDON:
+                self._is_abandoned = True
                 raise StepAbandoned
             return torch.frombuffer(bytearray(content), dtype=torch.bool)
         try:
             keep = _answer(hook, layer, residual, alive, undroppable)
         except BaseException:
             self.ranks.send(_ABANDON)
+            self._is_abandoned = True
             raise
         self.ranks.send(keep.numpy().tobytes())
         return keep

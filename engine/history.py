@@ -36,6 +36,8 @@ class TokenHistory:
             counts = counts.copy()
             counts.update(path)
         for token, count in counts.items():
+            if count == 0 and s.repetition_penalty == 1.0:
+                continue  # a token of the prompt alone, which only the repetition penalty knows
             _, bias = edits.get(token, (1.0, 0.0))
             penalty = s.frequency_penalty * count + (s.presence_penalty if count > 0 else 0.0)
             edits[token] = (s.repetition_penalty, bias - penalty)

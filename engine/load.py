@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ import torch
 
 from contracts.clock import Clock
 from contracts.config import EngineConfig, MachineFacts, ModelFacts, ResolvedEngineConfig, resolve_engine
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, TopologyError
 from engine.checkpoint import Checkpoint
 from engine.compiled import CompiledStep
 from engine.engine import Engine, Follower
@@ -22,7 +24,7 @@ from engine.weights import load_weights
 from kernels import native
 from kernels.paged import KVCache
 
-__all__ = ["LoadedEngine", "load_engine", "load_follower", "machine_facts"]
+__all__ = ["LoadedEngine", "device_of", "load_engine", "load_follower", "machine_facts"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -45,7 +47,7 @@ def load_engine(config: EngineConfig, *, ranks: Ranks | None = None, clock: Cloc
         resolved = _resolved(config, checkpoint)
         engine = Engine(
             _executor(checkpoint, resolved, tokenizer, ranks),
-            checkpoint.identity(tokenizer),
+            checkpoint.identity(tokenizer, dtype=resolved.dtype),
             max_context=resolved.max_context,
             max_batch_rows=resolved.max_batch_rows,
             prefix_cache=resolved.prefix_cache,
@@ -62,15 +64,43 @@ def load_follower(config: EngineConfig, ranks: Ranks) -> Follower:
         return Follower(_executor(checkpoint, _resolved(config, checkpoint), _tokenizer(checkpoint), ranks))
 
 
+def device_of(config: EngineConfig) -> str:
+    """Where the model of this configuration runs on this machine."""
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.device
+
+
 def machine_facts() -> MachineFacts:
     """What this machine has."""
     has_cuda = torch.cuda.is_available()
     return MachineFacts(
         num_cpus=len(os.sched_getaffinity(0)),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_memory_bytes()),
         has_cuda=has_cuda,
         cuda_memory_bytes=torch.cuda.get_device_properties(0).total_memory if has_cuda else 0,
     )
+
+
+def _container_memory_bytes() -> int:
+    """What the control group of this process allows; without a limit more than any machine has."""
+    limits = [2**62]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # not there, or the word "max"
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
+
+
+def _check_agreement(ranks: Ranks, checkpoint: Checkpoint, config: ResolvedEngineConfig) -> None:
+    """Refuses a group whose ranks would compute different things."""
+    mine = f"{checkpoint.digest()} {config.dtype} {config.max_context}".encode()
+    digest = torch.frombuffer(bytearray(hashlib.sha256(mine).digest()), dtype=torch.uint8)
+    differing = [rank for rank, theirs in enumerate(ranks.gather(digest)) if not torch.equal(theirs, digest)]
+    if differing:
+        raise TopologyError(
+            f"rank {ranks.rank} runs {checkpoint.folder} in {config.dtype} with a context of {config.max_context}, but "
+            f"ranks {differing} run another checkpoint, dtype or max_context; all must be the same"
+        )
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -91,6 +121,8 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
         raise ConfigError(f"engine.tensor_parallel is {config.tensor_parallel}, but the group has {ranks.size} ranks")
     shard = Shard(config=checkpoint.config, rank=ranks.rank, num_ranks=ranks.size)
     dtype = _DTYPES[config.dtype]
+    # One GPU a rank, as they come.
+    device = f"cuda:{ranks.rank % torch.cuda.device_count()}" if config.device == "cuda" else "cpu"
     sizes = {
         "num_layers": shard.config.num_layers,
         "num_kv_heads": shard.num_kv_heads,
@@ -98,13 +130,16 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
     }
     bytes_per_block = KVCache.bytes_per_block(**sizes, dtype=dtype)
     num_blocks = config.kv_cache_bytes // bytes_per_block
+    _check_agreement(ranks, checkpoint, config)
+    # Rank 0 counts blocks for all, and the machines of the ranks need not be alike.
+    num_blocks = min(int(part) for part in ranks.gather(torch.tensor(num_blocks)))
     if num_blocks < 1:
         raise ConfigError(
             f"engine.kv_cache_bytes is {config.kv_cache_bytes}; one block of this model takes {bytes_per_block}"
         )
     with native.use_threads(config.num_threads):
-        weights = load_weights(checkpoint, shard, dtype, max_context=config.max_context, device=config.device)
-    cache = KVCache(**sizes, num_blocks=num_blocks, dtype=dtype, device=config.device)
+        weights = load_weights(checkpoint, shard, dtype, max_context=config.max_context, device=device)
+    cache = KVCache(**sizes, num_blocks=num_blocks, dtype=dtype, device=device)
     return Executor(
         weights,
         cache,

@@ -10,8 +10,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from contracts.config import EngineConfig
-from contracts.errors import SpecfleetError
-from engine.load import LoadedEngine, load_engine, load_follower
+from contracts.errors import RankLost, SpecfleetError
+from engine.load import LoadedEngine, device_of, load_engine, load_follower
 from engine.ranks import DistributedRanks
 
 __all__ = ["local_engine"]
@@ -34,22 +34,34 @@ def local_engine(config: EngineConfig) -> Iterator[LoadedEngine]:
         ]
         for follower in followers:
             follower.start()
+        ranks = None
         try:
-            ranks = DistributedRanks(
-                address=address, rank=0, size=config.tensor_parallel, deadline_s=config.step_deadline_s
-            )
+            ranks = _joined(config, address, rank=0)
             loaded = load_engine(config, ranks=ranks)
             yield loaded
             with contextlib.suppress(SpecfleetError):  # a group that is lost already needs no goodbye
                 loaded.engine.shut_down()
         finally:
+            if ranks is not None:
+                ranks.close()  # whatever happened: this is what tells followers that wait
             _end(followers)
 
 
 def _follow(config: dict[str, object], address: str, rank: int) -> None:
     parsed = EngineConfig.model_validate(config)
-    ranks = DistributedRanks(address=address, rank=rank, size=parsed.tensor_parallel, deadline_s=parsed.step_deadline_s)
-    load_follower(parsed, ranks).run()
+    # Rank 0 says what went wrong; what a follower would add is only that rank 0 has left.
+    with contextlib.suppress(RankLost):
+        load_follower(parsed, _joined(parsed, address, rank)).run()
+
+
+def _joined(config: EngineConfig, address: str, rank: int) -> DistributedRanks:
+    return DistributedRanks(
+        address=address,
+        rank=rank,
+        size=config.tensor_parallel,
+        deadline_s=config.step_deadline_s,
+        device=device_of(config),
+    )
 
 
 def _end(followers: Sequence[BaseProcess]) -> None:

@@ -1,7 +1,7 @@
 """The one message of a step that rank 0 sends to the others: typed arrays, no pickle.
 
 On the wire: the five plain numbers as int64, then each array of the fields below
-as its length (int64) and its bytes, in order.
+as its length (int64) and its bytes, filled up to a multiple of eight, in order.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class StepMessage:
         pieces = [np.array(numbers, "<i8").tobytes()]
         for name, dtype in self.DTYPES.items():
             content = np.ascontiguousarray(getattr(self, name), dtype).tobytes()
-            pieces += [len(content).to_bytes(8, "little"), content]
+            pieces += [len(content).to_bytes(8, "little"), content, bytes(-len(content) % 8)]
         return b"".join(pieces)
 
     @staticmethod
@@ -85,7 +85,7 @@ class StepMessage:
         for name, dtype in StepMessage.DTYPES.items():
             size = int.from_bytes(content[at : at + 8], "little")
             arrays[name] = np.frombuffer(content, dtype, size // np.dtype(dtype).itemsize, at + 8)
-            at += 8 + size
+            at += 8 + size + -size % 8
         if at != len(content):
             raise Internal(f"a step message of {len(content)} bytes ends at byte {at}; ranks must run the same code")
         columns = {"settings": 4, "edits": 2, "edit_values": 2}

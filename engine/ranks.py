@@ -10,10 +10,17 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
+from torch._C._distributed_c10d import (
+    BroadcastOptions,
+    PrefixStore,
+    ProcessGroupGloo,
+    Store,
+    Work,
+)
+from torch.distributed.rendezvous import rendezvous
 
 from contracts.errors import RankLost, TopologyError
 
@@ -26,7 +33,8 @@ _IDLE_WAIT_S = 365 * 24 * 3600.0
 _MESSAGE_BUFFER_BYTES = 16 * 1024
 _LENGTH_BYTES = 8
 
-Result = TypeVar("Result")
+_FROM_RANK_0 = BroadcastOptions()
+_FROM_RANK_0.rootRank = 0
 
 
 class Ranks(Protocol):
@@ -79,30 +87,35 @@ class SingleRank:
 
 
 class DistributedRanks:
-    """Ranks as processes joined by torch.distributed: gloo on CPU, NCCL for tensors on CUDA.
+    """Ranks as processes: gloo for tensors on the CPU, NCCL for those on CUDA.
 
-    `address` is any rendezvous that torch.distributed knows (tcp://host:port, file:///path).
+    `address` is any rendezvous that torch.distributed knows (tcp://host:port, file:///path). The process groups are
+    objects of this one and not torch's global ones, so that a group that was lost leaves nothing behind, and the
+    next can be formed in the same process.
     """
 
     def __init__(
-        self, *, address: str, rank: int, size: int, deadline_s: float, start_deadline_s: float = 120.0
+        self,
+        *,
+        address: str,
+        rank: int,
+        size: int,
+        deadline_s: float,
+        start_deadline_s: float = 120.0,
+        device: str = "cpu",
     ) -> None:
         self.rank, self.size, self.deadline_s = rank, size, deadline_s
+        self._is_closed = False
         started_s = time.monotonic()
         try:
-            dist.init_process_group(
-                "gloo",
-                init_method=address,
-                rank=rank,
-                world_size=size,
-                timeout=datetime.timedelta(seconds=start_deadline_s),
-            )
-            everyone = list(range(size))
-            self._steps = dist.new_group(everyone, timeout=datetime.timedelta(seconds=deadline_s), backend="gloo")
+            start_deadline = datetime.timedelta(seconds=start_deadline_s)
+            store, _, _ = next(rendezvous(address, rank=rank, world_size=size, timeout=start_deadline))
+            store.set_timeout(start_deadline)
+            self._steps = self._group("steps", store, deadline_s)
             # Sending ends only when all receive, and one that is stopped never does: rank 0 waits no longer than for a
             # step, while the others wait for work.
-            idle_s = deadline_s if rank == 0 else _IDLE_WAIT_S
-            self._idle = dist.new_group(everyone, timeout=datetime.timedelta(seconds=idle_s), backend="gloo")
+            self._idle = self._group("idle", store, deadline_s if rank == 0 else _IDLE_WAIT_S)
+            self._device_steps = self._nccl_group(store) if device == "cuda" else self._steps
         except (RuntimeError, ValueError) as error:
             waited_s = time.monotonic() - started_s
             raise RankLost(
@@ -112,6 +125,17 @@ class DistributedRanks:
                 waited_s=waited_s,
             ) from error
 
+    def _group(self, name: str, store: Store, timeout_s: float) -> Any:  # torch's stubs leave out what it can do
+        timeout = datetime.timedelta(seconds=timeout_s)
+        return ProcessGroupGloo(PrefixStore(name, store), self.rank, self.size, timeout)
+
+    def _nccl_group(self, store: Store) -> Any:
+        from torch._C._distributed_c10d import ProcessGroupNCCL  # builds of torch without CUDA do not have it
+
+        options = ProcessGroupNCCL.Options()
+        options._timeout = datetime.timedelta(seconds=self.deadline_s)
+        return ProcessGroupNCCL(PrefixStore("device", store), self.rank, self.size, options)
+
     def join_sum(self, partial: torch.Tensor) -> torch.Tensor:
         parts = self.gather(partial)
         total = parts[0].clone()
@@ -120,37 +144,45 @@ class DistributedRanks:
         return total
 
     def gather(self, mine: torch.Tensor) -> list[torch.Tensor]:
-        parts = [torch.empty_like(mine) for _ in range(self.size)]
-        self._guarded(lambda: dist.all_gather(parts, mine.contiguous(), group=self._steps))
+        parts = [torch.empty_like(mine, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        self._guarded(
+            lambda: (self._device_steps if mine.is_cuda else self._steps).allgather([parts], [mine.contiguous()])
+        )
         return parts
 
     def send(self, message: bytes) -> None:
         length = len(message).to_bytes(_LENGTH_BYTES, "little")
         head = (length + message)[:_MESSAGE_BUFFER_BYTES].ljust(_MESSAGE_BUFFER_BYTES, b"\0")
-        self._guarded(lambda: dist.broadcast(_as_tensor(head), src=0, group=self._idle))
+        self._guarded(lambda: self._idle.broadcast([_as_tensor(head)], _FROM_RANK_0))
         rest = message[_MESSAGE_BUFFER_BYTES - _LENGTH_BYTES :]
         if rest:
-            self._guarded(lambda: dist.broadcast(_as_tensor(rest), src=0, group=self._steps))
+            self._guarded(lambda: self._steps.broadcast([_as_tensor(rest)], _FROM_RANK_0))
 
     def receive(self) -> bytes:
         buffer = torch.empty(_MESSAGE_BUFFER_BYTES, dtype=torch.uint8)
-        self._guarded(lambda: dist.broadcast(buffer, src=0, group=self._idle))
+        self._guarded(lambda: self._idle.broadcast([buffer], _FROM_RANK_0))
         head = buffer.numpy().tobytes()
         length = int.from_bytes(head[:_LENGTH_BYTES], "little")
         message = head[_LENGTH_BYTES : _LENGTH_BYTES + length]
         if len(message) == length:
             return message
         rest = torch.empty(length - len(message), dtype=torch.uint8)
-        self._guarded(lambda: dist.broadcast(rest, src=0, group=self._steps))
+        self._guarded(lambda: self._steps.broadcast([rest], _FROM_RANK_0))
         return message + rest.numpy().tobytes()
 
     def close(self) -> None:
-        dist.destroy_process_group()
+        # Dropping the groups closes their connections, which is what tells the others.
+        if self._is_closed:
+            return
+        self._is_closed = True
+        del self._steps, self._idle, self._device_steps
 
-    def _guarded(self, exchange: Callable[[], Result]) -> Result:
+    def _guarded(self, exchange: Callable[[], Work]) -> None:
+        if self._is_closed:
+            raise RankLost(f"rank {self.rank} has left its group of {self.size}", rank=None, waited_s=0.0)
         started_s = time.monotonic()
         try:
-            return exchange()
+            exchange().wait()
         except RuntimeError as error:  # gloo's own words for a closed connection or a passed deadline
             waited_s = time.monotonic() - started_s
             raise RankLost(

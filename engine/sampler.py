@@ -55,7 +55,7 @@ def sample(
         logits = logits.clone()
         _apply_edits(logits, message, shard)
         _apply_masks(logits, message, shard)
-    thresholds = _thresholds(logits, message, ranks) if message.is_limited else [-math.inf] * logits.shape[0]
+    thresholds = _thresholds(logits, message, ranks, shard) if message.is_limited else [-math.inf] * logits.shape[0]
     choices = [
         Choice(
             seed=int(seed),
@@ -115,6 +115,7 @@ def _thresholds(
     logits: torch.Tensor,  # [rows, vocabulary shard]
     message: StepMessage,
     ranks: Ranks,
+    shard: Shard,
 ) -> list[float]:
     """For each row the smallest scaled logit that may be chosen; minus infinity where all may."""
     temperature, top_k, top_p, min_p = message.settings.T
@@ -124,24 +125,25 @@ def _thresholds(
     scaled = logits[torch.from_numpy(limited)] * inverse[:, None]
     masses = [part.double().numpy() for part in ranks.gather(log_sum(scaled))]
     undecided = {int(row): index for index, row in enumerate(limited)}
-    num_candidates = max(_FIRST_NUM_CANDIDATES, int(top_k[limited].max()))
-    vocabulary = max(int(x) for x in ranks.gather(torch.tensor(logits.shape[1])))
+    num_candidates = max(_FIRST_NUM_CANDIDATES, int(top_k[limited].max()) + 1)
+    vocabulary = -(-shard.config.vocab_size // ranks.size)  # of the largest shard
     while undecided:
         count = min(num_candidates, logits.shape[1])
+        is_complete = num_candidates >= vocabulary
         best = torch.full((scaled.shape[0], min(num_candidates, vocabulary)), -math.inf)
         best[:, :count] = scaled.topk(count, dim=-1).values
-        merged = np.concatenate([part.numpy() for part in ranks.gather(best)], axis=1)
+        listed = np.stack([part.numpy() for part in ranks.gather(best)]).astype(np.float64)  # [ranks, rows, candidates]
         for row, index in list(undecided.items()):
             found = _threshold(
-                np.sort(merged[index])[::-1].astype(np.float64),
+                np.sort(listed[:, index].flatten())[::-1],
                 [(mass[index, 0], mass[index, 1]) for mass in masses],
+                known_above=-math.inf if is_complete else float(listed[:, index, -1].max()),
                 top_k=int(top_k[row]),
                 top_p=float(top_p[row]),
                 min_p=float(min_p[row]),
-                is_complete=num_candidates >= vocabulary,
             )
-            if found is not None:
-                thresholds[row] = found
+            if found is not None or is_complete:
+                thresholds[row] = -math.inf if found is None else found
                 del undecided[row]
         num_candidates *= 4
     return thresholds
@@ -151,28 +153,36 @@ def _threshold(
     best: Array,  # [candidates] float64, largest first
     masses: list[tuple[float, float]],  # per rank: largest scaled logit, sum of exp(x - largest)
     *,
+    known_above: float,
     top_k: int,
     top_p: float,
     min_p: float,
-    is_complete: bool,
 ) -> float | None:
-    """The threshold of one row, or None where more candidates are needed to know it."""
+    """The threshold of one row, or None where more candidates are needed to know it.
+
+    All tokens above `known_above` are among the candidates; of those at it some may be missing, equals included. So a
+    cut is certain only above it, and then it is the same whatever the number of candidates and ranks.
+    """
     best = best[best > -math.inf]
     if best.size == 0:
-        return -math.inf  # not a number among them; the choice finds nothing and says so
+        return None  # not a number among them; the choice finds nothing and says so
     largest = float(best[0])
     threshold = largest + math.log(min_p) if min_p > 0 else -math.inf
     weights = np.exp(best - largest)
     total = sum(mass * math.exp(top - largest) for top, mass in masses if top > -math.inf)
-    if 0 < top_k <= len(best):
-        threshold = max(threshold, float(best[top_k - 1]))
-        weights = weights[best >= best[top_k - 1]]  # equals of the k-th stay too, whatever their order
+    if top_k > 0:
+        last = float(best[min(top_k, best.size) - 1])
+        if last <= known_above:
+            return None
+        threshold = max(threshold, last)
+        weights = weights[best >= last]  # equals of the k-th stay too
         total = float(weights.sum())
     if top_p < 1.0:
         enough = np.flatnonzero(np.cumsum(weights) >= top_p * total)
-        if enough.size == 0 and not is_complete and not 0 < top_k <= len(best):
+        last = float(best[enough[0] if enough.size else weights.size - 1])
+        if last <= known_above:
             return None
-        threshold = max(threshold, float(best[enough[0]] if enough.size else best[len(weights) - 1]))
+        threshold = max(threshold, last)
     return threshold
 
 

@@ -289,6 +289,7 @@ class Sequence:
 
     def release(self) -> None:
         """Gives back every block."""
-        self.pool.release(self.blocks)
+        # Backwards: of a kept prefix the end is then the first to go, and what is left of it can still be found.
+        self.pool.release(reversed(self.blocks))
         self.table, self.spare_blocks, self.free_spare_slots = [], [], []
         self.nodes, self.tip = [], ROOT

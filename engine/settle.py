@@ -17,8 +17,8 @@ __all__ = ["proposals_of", "verdict_of"]
 _NO_CHOICE, _NO_TOKEN = -1, -2
 
 
-def verdict_of(span: Span, nodes: tuple[DraftNode, ...], epoch: Epoch, output: StepOutput) -> Verdict:
-    """Walks the frontier by the target's own choices."""
+def verdict_of(span: Span, nodes: tuple[DraftNode, ...], epoch: Epoch, output: StepOutput) -> Verdict | Internal:
+    """Walks the frontier by the target's own choices; an error is returned, for it is no other sequence's concern."""
     sequence, sampled = span.sequence, _sampled(output)
     places = _places(span, output)
     choices = [_NO_CHOICE if place is None else int(sampled.tokens[place, 0]) for place in places]
@@ -28,7 +28,7 @@ def verdict_of(span: Span, nodes: tuple[DraftNode, ...], epoch: Epoch, output: S
     along = [ROOT, *accepted]
     own = choices[1 + along[-1]]
     if own == _NO_CHOICE:
-        raise Internal(f"sequence {sequence.id} has no token to choose: its logits are not finite")
+        return Internal(f"sequence {sequence.id} has no token to choose: its logits are not finite")
     return Verdict(
         sequence=sequence.id,
         epoch=epoch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from contracts.errors import Internal
 from contracts.types import DraftNode, SequenceId, StepReport, Verdict
 
 __all__ = ["Candidate", "Draft", "Drafted", "Outcome", "Proposal", "StepResult", "Verify", "Work", "tokens_and_parents"]
@@ -66,8 +67,8 @@ class Drafted:
     proposals: tuple[Proposal, ...]
 
 
-Outcome = Verdict | Drafted | None
-"""None for a `Verify` that was a chunk of a prompt."""
+Outcome = Verdict | Drafted | Internal | None
+"""None for a `Verify` that was a chunk of a prompt; an error where the model left a sequence no token to choose."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@ because the processor's prefetcher stops at every page's end."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import threading
@@ -42,7 +43,8 @@ class _Arena:
 def _map(num_bytes: int) -> torch.Tensor:
     mapping = mmap.mmap(-1, num_bytes + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        mapping.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel without huge pages refuses the advice
+            mapping.madvise(mmap.MADV_HUGEPAGE)
     whole = torch.frombuffer(mapping, dtype=torch.uint8)
     start = -whole.data_ptr() % _HUGE_PAGE
     return whole[start : start + num_bytes]

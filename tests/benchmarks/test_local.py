@@ -95,7 +95,10 @@ def test_a_missing_model_and_wrong_numbers_are_named(
 ) -> None:
     assert main(["--target", str(tmp_path / "nowhere"), "--prompts", str(prompts)]) == 2
     assert "nowhere" in capsys.readouterr().err
-    assert main(["--target", str(folder), "--prompts", str(prompts), "--max-tokens", "0"]) == 2
-    assert "max_tokens is 0" in capsys.readouterr().err
+    for option in ("--max-tokens", "--batch", "--tp", "--threads"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["--target", str(folder), "--prompts", str(prompts), option, "0"])
+        assert stopped.value.code == 2
+        assert f"argument {option}: '0' is not a whole number from 1" in capsys.readouterr().err
     assert main(["--target", str(folder), "--prompts", str(prompts), "--temperature", "-1"]) == 2
     assert "temperature is -1" in capsys.readouterr().err

@@ -154,6 +154,26 @@ def test_processors_do_what_plain_numpy_does(seed: int, vocab_size: int) -> None
         assert tokens[0] == int(np.argmax(np.where(may, values, -np.inf)))
 
 
+def test_neighbours_and_ranks_do_not_move_a_limit_that_meets_equals() -> None:
+    """Far more tokens are equal to the k-th than the first candidates show."""
+    logits = np.full(1000, 1.0, dtype=np.float32)
+    logits[:40] = 3.0
+    sampling = SamplingParams(temperature=1.0, top_k=64, top_p=0.9, seed=5)
+    rows = [Row(logits=logits, sampling=sampling, position=p) for p in range(64)]
+    greedy_of_many = SamplingParams(temperature=1.0, top_k=500)
+    neighbour = Row(logits=random_row(random.Random(0), 1000).logits, sampling=greedy_of_many, position=9)
+
+    def chosen(batch: Sequence[Row]) -> list[int]:
+        message = message_of(batch, num_top=1)
+        sampled = sample(logits_of(batch), message, SingleRank(), shard_of(1000), num_real_tokens=1000)
+        parts = sample_sharded(batch, 3, message, num_real_tokens=1000, is_reference=False)
+        assert all(part.tokens.tolist() == sampled.tokens.tolist() for part in parts)
+        return [int(token) for token in sampled.tokens[: len(rows), 0]]
+
+    assert chosen([*rows, neighbour]) == chosen(rows)
+    assert max(chosen(rows)) > 40  # some of the equals are chosen
+
+
 class ThreadRanks:
     """Ranks as threads of this process: every gather meets all of them."""
 

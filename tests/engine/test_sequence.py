@@ -245,6 +245,17 @@ def test_evicted_prefixes_are_computed_again_and_right(model: Model) -> None:
     assert found == [0, 0, 0, 0, 32, 0]
 
 
+def test_a_prefix_is_evicted_from_its_end(model: Model) -> None:
+    engine, prompt = model.engine(num_blocks=7), random_tokens(random.Random(6), 97)
+    engine.open(A, prompt, GREEDY)
+    engine.step([Verify(sequence=A)])
+    engine.close(A)
+    engine.open(B, random_tokens(random.Random(7), 20), GREEDY)  # two blocks: the empty one, and one that was kept
+    engine.step([Verify(sequence=B)])
+    engine.close(B)
+    assert engine.open(A, prompt, GREEDY) == 80
+
+
 def test_a_fork_goes_its_own_way(model: Model) -> None:
     engine, alone = model.engine(), Alone(model, is_compiled=True)
     prompt = random_tokens(random.Random(5), 21)

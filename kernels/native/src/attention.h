@@ -149,9 +149,12 @@ void attend_group(const KeyView& view, const T* queries, int group, float scale,
 template <class T>
 void attention(int threads, const T* queries, const Rows& rows, int heads, CacheShape shape, int window, float scale,
                const T* keys, const T* values, T* out) {
+  if (rows.count == 0) return;
   const int group = heads / shape.kv_heads, d = shape.head_dim;
   const int64_t items = static_cast<int64_t>(rows.count) * shape.kv_heads;
-  const int64_t cost = static_cast<int64_t>(rows.positions[rows.count - 1] + 1) * group * d;
+  int longest = 0;
+  for (int row = 0; row < rows.count; ++row) longest = rows.positions[row] > longest ? rows.positions[row] : longest;
+  const int64_t cost = static_cast<int64_t>(longest + 1) * group * d;
   share_out(threads, items, cost, [&](int64_t first, int64_t last) {
     // Rows run fastest, so that a key-value head stays in the nearest cache while its rows pass.
     for (int64_t item = first; item < last; ++item) {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -100,9 +101,13 @@ class Team {
   }
 
   void grow(int num_wanted) {
-    while (num_helpers_ < num_wanted) {
-      const int index = ++num_helpers_;
-      std::thread([this, index] { help(index); }).detach();
+    try {
+      while (num_helpers_ < num_wanted) {
+        std::thread([this, index = num_helpers_ + 1] { help(index); }).detach();
+        ++num_helpers_;
+      }
+    } catch (const std::system_error&) {
+      // The system gives no more threads: those there are, and the caller, do the work.
     }
   }
 
