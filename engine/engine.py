@@ -50,6 +50,7 @@ class Engine:
         )
         self.pool = BlockPool(executor.cache.num_blocks)
         self._prefix_cache = prefix_cache
+        self._windows = Counter(layer.window for layer in executor.weights.layers)
         self._clock = clock or SystemClock()
         self._sequences: dict[SequenceId, Sequence] = {}
         self._epochs: dict[SequenceId, Epoch] = {}
@@ -210,12 +211,11 @@ class Engine:
 
     def _num_context(self, positions: list[int]) -> int:
         """Keys that rows at these positions attend, averaged over layers with and without a sliding window."""
-        windows = Counter(layer.window for layer in self.executor.weights.layers)
         total = sum(
             num_layers * sum(min(window or self.limits.max_context, position + 1) for position in positions)
-            for window, num_layers in windows.items()
+            for window, num_layers in self._windows.items()
         )
-        return round(total / windows.total())
+        return round(total / self._windows.total())
 
     def _allowed(self, sampling: SamplingParams) -> bytes | None:
         """The bit mask of `allowed_token_ids`."""

@@ -34,7 +34,7 @@ from speculation.assignment_repair import repair
 
 __all__ = ["assign", "total_gain"]
 
-_RAISES_PER_DRAFTER = 8
+_RAISES_PER_DRAFTER = 4
 
 
 def assign(
@@ -52,7 +52,7 @@ def assign(
         if drafter is None:
             return market.chosen
         market.raise_price(drafter)
-    repair(market.chosen, market.num_slots(), gains, slot_costs, handicaps)
+    repair(market.chosen, np.minimum(market.num_open, market.num_takers), gains, slot_costs, handicaps)
     return market.chosen
 
 
@@ -75,6 +75,12 @@ class _Market:
     handicaps: NDArray[np.float64]  # [num_sequences, most drafters of one]
     prices: NDArray[np.float64]  # [num_drafters]
     chosen: NDArray[np.bool_]  # [num_sequences, num_drafters]
+    others: NDArray[
+        np.float64
+    ]  # [num_sequences, num_drafters]: gain less price of what is not chosen, -inf of the rest
+    num_chosen: NDArray[np.int64]  # [num_sequences]
+    num_takers: NDArray[np.int64]  # [num_drafters]
+    num_open: NDArray[np.int64]  # [num_drafters]: slots that cost no more than the price
 
     @classmethod
     def open(
@@ -91,29 +97,31 @@ class _Market:
         wanted = np.take_along_axis(net, order, axis=1) > handicaps[:, :most]
         chosen = np.zeros(gains.shape, dtype=bool)
         np.put_along_axis(chosen, order, wanted, axis=1)
-        return cls(gains, slot_costs, handicaps, prices, chosen)
-
-    def num_slots(self) -> NDArray[np.int64]:
-        """How many sequences each drafter takes at its price, at most as many as want it: [num_drafters]."""
-        open_slots = [
-            int(np.searchsorted(costs, price, side="right"))
-            for costs, price in zip(self.slot_costs, self.prices, strict=True)
-        ]
-        return np.minimum(np.array(open_slots, dtype=np.int64), self.chosen.sum(axis=0, dtype=np.int64))
+        return cls(
+            gains=gains,
+            slot_costs=slot_costs,
+            handicaps=handicaps,
+            prices=prices,
+            chosen=chosen,
+            others=np.where(chosen, -np.inf, net),
+            num_chosen=chosen.sum(axis=1, dtype=np.int64),
+            num_takers=chosen.sum(axis=0, dtype=np.int64),
+            num_open=np.array([_num_open(costs, price) for costs, price in zip(slot_costs, prices, strict=True)]),
+        )
 
     def most_wanted(self) -> int | None:
         """The drafter with most sequences too many, None when all fit."""
-        too_many = self.chosen.sum(axis=0) - self.num_slots()
+        too_many = self.num_takers - self.num_open
         drafter = int(too_many.argmax())
         return drafter if too_many[drafter] > 0 else None
 
     def raise_price(self, drafter: int) -> None:
         """To where takers and slots meet; who finds that too dear takes the next best."""
         takers = np.nonzero(self.chosen[:, drafter])[0]
-        others = np.where(self.chosen[takers], -np.inf, self.gains[takers] - self.prices)  # [takers, num_drafters]
+        others = self.others[takers]  # [takers, num_drafters]
         next_best = others.argmax(axis=1)
         next_net = others[np.arange(takers.size), next_best]
-        last_handicap = self.handicaps[takers, self.chosen[takers].sum(axis=1) - 1]
+        last_handicap = self.handicaps[takers, self.num_chosen[takers] - 1]
         # Without it, a taker has the next best instead, or one drafter fewer and its last handicap saved.
         worth = self.gains[takers, drafter] - np.maximum(last_handicap, next_net)
         order = np.argsort(-worth, kind="stable")
@@ -124,11 +132,33 @@ class _Market:
             price = max(price, costs[num_kept - 1])
         if num_kept < takers.size:
             price = max(price, worth[order[num_kept]])
-        self.prices[drafter] = price
+        self._set_price(drafter, price)
         leaving = order[num_kept:]
-        self.chosen[takers[leaving], drafter] = False
+        self._drop(takers[leaving], drafter)
         moving = leaving[next_net[leaving] > last_handicap[leaving]]
-        self.chosen[takers[moving], next_best[moving]] = True
+        self._take(takers[moving], next_best[moving])
+
+    def _set_price(self, drafter: int, price: float) -> None:
+        self.prices[drafter] = price
+        self.num_open[drafter] = _num_open(self.slot_costs[drafter], price)
+        net = self.gains[:, drafter] - price
+        self.others[:, drafter] = np.where(self.chosen[:, drafter], -np.inf, net)
+
+    def _drop(self, sequences: NDArray[np.int64], drafter: int) -> None:
+        self.chosen[sequences, drafter] = False
+        self.others[sequences, drafter] = self.gains[sequences, drafter] - self.prices[drafter]
+        self.num_chosen[sequences] -= 1
+        self.num_takers[drafter] -= sequences.size
+
+    def _take(self, sequences: NDArray[np.int64], drafters: NDArray[np.int64]) -> None:
+        self.chosen[sequences, drafters] = True
+        self.others[sequences, drafters] = -np.inf
+        self.num_chosen[sequences] += 1
+        self.num_takers += np.bincount(drafters, minlength=self.num_takers.size)
+
+
+def _num_open(costs: NDArray[np.float64], price: float) -> int:
+    return int(costs.searchsorted(price, side="right"))
 
 
 def _check(

@@ -30,48 +30,59 @@ def repair(
     handicaps: NDArray[np.float64],  # [num_sequences, most drafters of one]
 ) -> None:
     """Moves one sequence at a time out of where there are too many."""
-    graph = _Moves(gains, handicaps, chosen, np.full((gains.shape[1] + 1,) * 2, np.inf))
-    for node in range(gains.shape[1] + 1):
+    nobody = gains.shape[1]
+    graph = _Moves(
+        gains=gains,
+        handicaps=handicaps,
+        chosen=chosen,
+        others=np.where(chosen, -np.inf, gains),
+        num_chosen=chosen.sum(axis=1, dtype=np.int64),
+        costs=np.full((nobody + 1, nobody + 1), np.inf),
+    )
+    for node in range(nobody + 1):
         graph.refresh(node)
-    placed = num_placed.copy()
-    num_too_many = chosen.sum(axis=0) - placed
-    while bool(num_too_many.any()):
-        next_cost = [
-            costs[load] if load < costs.size else np.inf for costs, load in zip(slot_costs, placed, strict=True)
-        ]
-        path = graph.shortest_path(num_too_many > 0, np.array([*next_cost, 0.0]))
+    num_too_many = chosen.sum(axis=0) - num_placed
+    placed = num_placed.tolist()
+    end_costs = np.array([*(_cost_of_slot(*slot) for slot in zip(slot_costs, placed, strict=True)), 0.0])
+    for _ in range(int(num_too_many.sum())):
+        path = graph.shortest_path(num_too_many > 0, end_costs)
         graph.follow(path)
         num_too_many[path[0]] -= 1
-        if path[-1] < placed.size:
-            placed[path[-1]] += 1
+        if (last := path[-1]) != nobody:
+            placed[last] += 1
+            end_costs[last] = _cost_of_slot(slot_costs[last], placed[last])
 
 
-@dataclass(slots=True)
+def _cost_of_slot(costs: NDArray[np.float64], index: int) -> float:
+    return float(costs[index]) if index < costs.size else np.inf
+
+
+@dataclass(slots=True, kw_only=True)
 class _Moves:
     gains: NDArray[np.float64]  # [num_sequences, num_drafters]
     handicaps: NDArray[np.float64]  # [num_sequences, most drafters of one]
     chosen: NDArray[np.bool_]  # [num_sequences, num_drafters]
+    others: NDArray[np.float64]  # [num_sequences, num_drafters]: gains of what is not chosen, -inf of the rest
+    num_chosen: NDArray[np.int64]  # [num_sequences]
     costs: NDArray[np.float64]  # [num_drafters + 1, num_drafters + 1]; the last node is "nobody"
 
-    def losses(self, node: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Who could leave a node, and what each would lose by going to every other: [movers], [movers, nodes]."""
-        nobody = self.gains.shape[1]
-        num_drafters = self.chosen.sum(axis=1)
-        if node == nobody:
-            movers = np.nonzero(num_drafters < self.handicaps.shape[1])[0]
-            worth = self.handicaps[movers, num_drafters[movers]]
-            to_nobody = np.full(movers.size, np.inf)
-        else:
-            movers = np.nonzero(self.chosen[:, node])[0]
-            worth = self.gains[movers, node]
-            to_nobody = worth - self.handicaps[movers, num_drafters[movers] - 1]
-        elsewhere = worth[:, None] - np.where(self.chosen[movers], -np.inf, self.gains[movers])
-        return movers, np.concatenate([elsewhere, to_nobody[:, None]], axis=1)
+    def leavers(self, node: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Who could leave a node, what each gives up by leaving, and by having nothing instead: all [leavers]."""
+        if node == self.gains.shape[1]:
+            who = np.nonzero(self.num_chosen < self.handicaps.shape[1])[0]
+            return who, self.handicaps[who, self.num_chosen[who]], np.full(who.size, np.inf)
+        who = np.nonzero(self.chosen[:, node])[0]
+        worth = self.gains[who, node]
+        return who, worth, worth - self.handicaps[who, self.num_chosen[who] - 1]
 
     def refresh(self, node: int) -> None:
         """The edges out of one node."""
-        movers, losses = self.losses(node)
-        self.costs[node] = losses.min(axis=0) if movers.size else np.inf
+        who, worth, to_nobody = self.leavers(node)
+        if who.size:
+            self.costs[node, :-1] = (worth[:, None] - self.others[who]).min(axis=0)
+            self.costs[node, -1] = to_nobody.min()
+        else:
+            self.costs[node] = np.inf
 
     def shortest_path(
         self,
@@ -99,14 +110,19 @@ class _Moves:
         nobody = self.gains.shape[1]
         moves: list[tuple[int, int, int]] = []
         for here, there in pairwise(path):
-            movers, losses = self.losses(here)
-            moves.append((int(movers[losses[:, there].argmin()]), here, there))
+            who, worth, to_nobody = self.leavers(here)
+            losses = to_nobody if there == nobody else worth - self.others[who, there]
+            moves.append((int(who[losses.argmin()]), here, there))
         touched = {nobody, *path}
         for sequence, here, there in moves:
             touched.update(np.nonzero(self.chosen[sequence])[0].tolist())
             if here != nobody:
                 self.chosen[sequence, here] = False
+                self.others[sequence, here] = self.gains[sequence, here]
+                self.num_chosen[sequence] -= 1
             if there != nobody:
                 self.chosen[sequence, there] = True
+                self.others[sequence, there] = -np.inf
+                self.num_chosen[sequence] += 1
         for node in touched:
             self.refresh(node)

@@ -12,10 +12,10 @@ accepted length), and where waiting for it does not pay its worth is 0. The mode
 along a text; it has to rank drafters, and frontiers are chosen by values of nodes, not by it.
 
 *Load spreads* by slot costs: with one more sequence in its batch a drafter's step takes longer for all of them.
-*Several drafters* for one sequence have diminishing returns, modelled as a handicap: the second must bring a good part of what
-the best one brings before it adds anything, the third more. *Stickiness*: a drafter that does not hold the sequence has
-to compute its tokens first, and gains for that much less of the time that remains; and it must be better by a margin,
-lest equals swap for ever. All of it goes into one exact assignment (`assignment`).
+*Several drafters* for one sequence have diminishing returns, modelled as a handicap: the second must bring a good part
+of what the best one brings before it adds anything, the third more. *Stickiness*: a drafter that does not hold the
+sequence has to compute its tokens first, and gains for that much less of the time that remains; and it must be better
+by a margin, lest equals swap for ever. All of it goes into one exact assignment (`assignment`).
 
 Nothing here looks at a target's noise or at the outcome of a running round.
 """

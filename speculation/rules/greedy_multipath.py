@@ -43,18 +43,19 @@ _STEPS = 8  # fractions of a path; finer ones gain nothing that can be measured
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where the prefixes that the tokens of one node make stand among all of their length, by mass under the drafter."""
+    """Where the prefixes that end in the tokens of one node stand among all of their length, by drafted mass."""
 
     ranks: list[int]  # of each token at this node: 0 comes first
     own: Probs  # [vocab] M
     after: Probs  # [vocab] V
 
-    def weights(self, num_paths: float) -> Probs:
-        """T [vocab]: the chance that the path taken begins so, over the chance that a sampled one does."""
-        whole = int(num_paths)
-        part = num_paths - whole
-        weights = self._weights_of(whole)
-        return weights if part == 0.0 else (1.0 - part) * weights + part * self._weights_of(whole + 1)
+    def weights(self, num_paths: Probs) -> Probs:  # [n], each 1 or more
+        """T [n, vocab]: the chance that the path taken begins so, over the chance that a sampled one does."""
+        wholes = np.array([self._weights_of(n) for n in range(1, 2 + int(num_paths.max()))])
+        whole = num_paths.astype(int)
+        part = (num_paths - whole)[:, None]
+        weights: Probs = (1.0 - part) * wholes[whole - 1] + part * wholes[whole]
+        return weights
 
     def _weights_of(self, n: int) -> Probs:
         total: Probs = np.zeros_like(self.own)
@@ -74,7 +75,7 @@ def settle(draft: SampledDraft, coin: Coin) -> Settled:
         row, own, after = 0, 1.0, 0.0
         for depth in range(len(candidates[0])):
             places = _places(draft.target_probs[row], draft.draft_probs[row], own, after)
-            proposals.append(_law(draft.draft_probs[row], places, num_paths))
+            proposals.append(_laws(draft.draft_probs[row], places, np.array([num_paths]))[0])
             first = min((path[depth] for path in candidates), key=lambda node: places.ranks[draft.tokens[node]])
             candidates = [path for path in candidates if path[depth] == first]
             path.append(first)
@@ -90,9 +91,9 @@ def num_paths_used(
 ) -> float:
     """How many paths to choose from, so that the first token of the one taken is accepted most often."""
     places = _places(target_probs, draft_probs, 1.0, 0.0)
-    options = [1.0 + step / _STEPS for step in range((num_paths - 1) * _STEPS + 1)]
-    overlaps = [float(np.minimum(target_probs, _law(draft_probs, places, n)).sum()) for n in options]
-    return options[int(np.argmax(overlaps))]
+    options: Probs = 1.0 + np.arange((num_paths - 1) * _STEPS + 1) / _STEPS
+    overlaps = np.minimum(target_probs, _laws(draft_probs, places, options)).sum(axis=1)
+    return float(options[np.argmax(overlaps)])
 
 
 def _places(
@@ -111,12 +112,15 @@ def _places(
     return _Places(ranks=ranks.tolist(), own=own * draft_probs, after=after + own * later)
 
 
-def _law(
+def _laws(
     draft_probs: Probs,  # [vocab]
     places: _Places,  # of the tokens below the prefix
-    num_paths: float,
+    num_paths: Probs,  # [n]
 ) -> Probs:
-    """Distribution [vocab] of the next token of the path taken."""
-    law: Probs = draft_probs * places.weights(num_paths)
-    law /= law.sum()
-    return law
+    """Distributions [n, vocab] of the next token of the path taken."""
+    laws: Probs = draft_probs * places.weights(num_paths)
+    totals = laws.sum(axis=1, keepdims=True)
+    # Below a prefix so unlikely that its mass is 0 in float64 any law will do: nobody gets there.
+    np.divide(laws, totals, out=laws, where=totals > 0.0)
+    laws[totals[:, 0] == 0.0] = draft_probs
+    return laws

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from contracts.errors import InvalidArgument
+from speculation.rules import coin as coin_module
 from speculation.rules import greedy_multipath, rsd, specinfer, spectr
 from speculation.rules.coin import Coin, RandomCoin, outcomes
 from speculation.rules.compare import Shape, draw, exact_tokens, mean_tokens
@@ -25,6 +27,11 @@ def test_outcomes_are_all_there_is() -> None:
         return (first, coin.flip(0.5)) if first else (first,)
 
     assert {outcome: p for p, outcome in outcomes(run)} == {(0,): 0.25, (2, False): 0.375, (2, True): 0.375}
+
+
+def test_the_example_of_the_coin_holds() -> None:
+    assert doctest.testmod(coin_module).attempted == 1
+    assert doctest.testmod(coin_module).failed == 0
 
 
 def test_certain_sides_have_no_other() -> None:

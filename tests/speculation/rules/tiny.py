@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -21,6 +22,7 @@ Rows = Callable[[np.random.Generator, int, int], tuple[Probs, Probs]]
 def models(rows: Rows, vocab_size: int, seed: int = 0) -> tuple[Model, Model]:
     """Target and drafter, each prefix with rows of its own."""
 
+    @cache
     def both(prefix: tuple[int, ...]) -> tuple[Probs, Probs]:
         return rows(np.random.default_rng([seed, vocab_size, *prefix]), vocab_size, len(prefix))
 
@@ -32,28 +34,29 @@ def largest_error(rule: Rule, target: Model, drafts: Iterable[tuple[float, Sampl
     the rule commits and the target continues."""
     law = committed_law(rule, drafts)
     vocab_size = len(target(()))
-    found = {text: _given(target, (), text) * -1.0 for text in product(range(vocab_size), repeat=depth + 1)}
+    row_of = cache(lambda prefix: normalised(target(prefix)).tolist())
+
+    def text_law(start: tuple[int, ...], probability: float) -> Iterator[tuple[tuple[int, ...], float]]:
+        """How the target goes on after a start that comes with this probability, to the full length."""
+        if len(start) == depth + 1:
+            yield start, probability
+        elif probability > 0.0:
+            for token, chance in enumerate(row_of(start)):
+                yield from text_law((*start, token), probability * chance)
+
+    difference = dict.fromkeys(product(range(vocab_size), repeat=depth + 1), 0.0)
+    for text, probability in text_law((), 1.0):
+        difference[text] -= probability
     for committed, probability in law.items():
         assert len(committed) <= depth + 1
-        for rest in product(range(vocab_size), repeat=depth + 1 - len(committed)):
-            found[(*committed, *rest)] += probability * _given(target, committed, rest)
-    return max(abs(difference) for difference in found.values())
+        for text, share in text_law(committed, probability):
+            difference[text] += share
+    return max(abs(value) for value in difference.values())
 
 
 def all_drafts(draw: Callable[[Coin], SampledDraft]) -> list[tuple[float, SampledDraft]]:
     """Every draft that can be drawn, with its probability."""
     return list(outcomes(draw))
-
-
-def _given(target: Model, prefix: tuple[int, ...], text: tuple[int, ...]) -> float:
-    """The target's probability of a text after a prefix."""
-    probability = 1.0
-    for token in text:
-        if probability == 0.0:
-            return 0.0
-        probability *= float(normalised(target(prefix))[token])
-        prefix = (*prefix, token)
-    return probability
 
 
 def _dirichlet(rng: np.random.Generator, n: int, _: int) -> tuple[Probs, Probs]:
@@ -116,6 +119,20 @@ def _tiny_weights(rng: np.random.Generator, n: int, _: int) -> tuple[Probs, Prob
     return rng.integers(1, 9, n).astype(np.float64) * 5e-324, 10.0 ** rng.choice([-320.0, -300.0, -17.0, -1.0], n)
 
 
+def _vanishing(_: np.random.Generator, n: int, __: int) -> tuple[Probs, Probs]:
+    """Two steps that the other side likes have probabilities whose product is 0 in float64."""
+    target, draft = np.full(n, 1e-200), np.full(n, 1e-200)
+    target[0] = draft[-1] = 1.0
+    return target, draft
+
+
+def _vanishing_alike(_: np.random.Generator, n: int, __: int) -> tuple[Probs, Probs]:
+    """The same for tokens that neither likes, and the target even less."""
+    target, draft = np.full(n, 1e-300), np.full(n, 1e-200)
+    target[0] = draft[0] = 1.0
+    return target, draft
+
+
 def _huge_weights(rng: np.random.Generator, n: int, _: int) -> tuple[Probs, Probs]:
     return rng.random(n) * 1e308, 10.0 ** rng.choice([-300.0, 0.0, 300.0], n)
 
@@ -134,6 +151,8 @@ PAIRS: dict[str, Rows] = {
         _nearly_identical,
         _surer_drafter,
         _tiny_weights,
+        _vanishing,
+        _vanishing_alike,
         _huge_weights,
     )
 }

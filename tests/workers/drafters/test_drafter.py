@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -11,13 +12,13 @@ from hypothesis import strategies as st
 from contracts.errors import AlreadyExists, InvalidArgument, NotFound
 from contracts.types import DrafterId, SequenceId
 from tests.workers.drafters.rig import (
-    A,
     ALL_KINDS,
-    B,
     ONE,
     REMEMBERING,
     TWO,
     VOCAB_SIZE,
+    A,
+    B,
     accepted_lengths,
     check_tree,
     make,
@@ -46,8 +47,6 @@ def test_trees_keep_their_promises_on_any_text(
     drafter.commit([Commit(sequence=ONE, position=len(prompt), tokens=answer, logprobs=tops)])
     tree = proposed(drafter, ONE, num_nodes, tuple(below))
     assert all(node.drafter == kind for node in tree)
-    # A smaller wish is not answered with less than what the larger one would have had.
-    assert len(proposed(drafter, ONE, num_nodes // 2, tuple(below))) <= num_nodes // 2
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
@@ -60,13 +59,9 @@ def test_pieces_make_the_same_as_the_whole(kind: str, prompt: list[int], answer:
     tops = tuple(top_of(token, runners_up=(1, 2)) for token in answer)
     whole.commit([Commit(sequence=ONE, position=len(prompt), tokens=answer, logprobs=tops)])
     bounds = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         pieces.commit(
-            [
-                Commit(
-                    sequence=ONE, position=len(prompt) + start, tokens=answer[start:end], logprobs=tops[start:end]
-                )
-            ]
+            [Commit(sequence=ONE, position=len(prompt) + start, tokens=answer[start:end], logprobs=tops[start:end])]
         )
     assert proposed(whole, ONE, 20) == proposed(pieces, ONE, 20)
     for drafter in (whole, pieces):
@@ -81,8 +76,8 @@ def test_copying_is_learned(kind: str) -> None:
     drafter = make(kind)
     rng = random.Random(3)
     passage = rng.sample(range(VOCAB_SIZE), 60)
-    first = accepted_lengths(drafter, [0], passage, 8)
-    again = accepted_lengths(drafter, [0], passage * 3, 8)
+    first = accepted_lengths(drafter, [0], passage, 16)
+    again = accepted_lengths(drafter, [0], passage * 3, 16)
     assert sum(first) <= 0.1 * 60
     assert len(again) <= 85  # of 180 tokens
     late = again[-max(1, len(again) // 4) :]
@@ -94,6 +89,8 @@ def test_many_sequences_at_once_are_the_same_as_one_by_one(kind: str) -> None:
     names = [SequenceId(f"s{index}") for index in range(6)]
     texts = [sentences(80, seed) for seed in range(6)]
     together, alone = make(kind), make(kind)
+    for drafter in (together, alone):
+        teach(drafter, A, [1], texts[0])
     together.open([Opening(sequence=n, tenant=A, tokens=t[:50]) for n, t in zip(names, texts, strict=True)])
     together.commit([Commit(sequence=n, position=50, tokens=t[50:]) for n, t in zip(names, texts, strict=True)])
     for name, text in zip(names, texts, strict=True):
