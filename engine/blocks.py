@@ -76,13 +76,6 @@ class BlockPool:
         """The block that holds this, if one does."""
         return self._block_of.get(digest)
 
-    def forget_contents(self) -> None:
-        """Drops all that is kept or findable; blocks in use stay with their owners."""
-        self._empty.extend(self._kept)
-        self._kept.clear()
-        self._digest_of.clear()
-        self._block_of.clear()
-
     def num_owners(self, block: int) -> int:
         """How many sequences own the block."""
         return self._num_owners[block]

@@ -60,11 +60,6 @@ class ModelConfig:
     def kv_size(self) -> int:
         return self.num_kv_heads * self.head_dim
 
-    @property
-    def num_groups(self) -> int:
-        """Query heads that share one key-value head."""
-        return self.num_heads // self.num_kv_heads
-
     @staticmethod
     def load(folder: Path) -> ModelConfig:
         """Read `config.json`, and `generation_config.json` where there is one, of a checkpoint folder."""

@@ -98,7 +98,7 @@ def test_reads_what_transformers_writes(family: str) -> None:
     config = ModelConfig.parse(saved(family, hidden_size=96, num_attention_heads=6, num_key_value_heads=2))
     assert config.architecture == family
     assert (config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim) == (96, 6, 2, 16)
-    assert (config.q_size, config.kv_size, config.num_groups) == (96, 32, 3)
+    assert (config.q_size, config.kv_size) == (96, 32)
     assert (config.num_layers, config.mlp_size, config.vocab_size, config.max_context) == (3, 96, 320, 512)
     assert config.rms_eps == 1e-5
     assert config.qkv_bias == (family == "qwen2")
