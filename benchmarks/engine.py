@@ -64,17 +64,13 @@ class EngineRun:
             self.engine.step([Verify(sequence=_SEQUENCE)])
         return (time.perf_counter() - started_s) / num_tokens
 
-    def pass_s(self, num_rows: int, num_passes: int) -> float:
-        """Seconds of one pass over a chain of `num_rows` rows."""
-        self.restart()
+    def pass_s(self, num_rows: int) -> float:
+        """Seconds of one pass over a chain of `num_rows` rows below the sequence as it stands."""
         nodes = tuple(
             DraftNode(token=index, parent=index - 1, confidence=0.5, drafter=DrafterId("chain"))
             for index in range(num_rows - 1)
         )
-        elapsed_s = 0.0
-        for _ in range(num_passes):
-            elapsed_s += self.engine.step([Verify(sequence=_SEQUENCE, nodes=nodes)]).report.elapsed_s
-        return elapsed_s / num_passes
+        return self.engine.step([Verify(sequence=_SEQUENCE, nodes=nodes)]).report.elapsed_s
 
     def prefill_s(self) -> float:
         """Seconds to read the prompt."""
@@ -108,18 +104,18 @@ class HuggingFaceRun:
             clock.times_s[-1] - clock.times_s[1]
         ) / num_tokens  # the first entry is the prompt, the second its token
 
-    def pass_s(self, num_rows: int, num_passes: int) -> float:
-        """Seconds of one pass over a chain of `num_rows` rows, as a verification by transformers does it."""
-        rows = self.prompt[:, :num_rows]
-        elapsed_s = 0.0
+    def restart(self) -> None:
         with torch.inference_mode():
-            cache = self.model(self.prompt, logits_to_keep=1).past_key_values
-            for _ in range(num_passes):
-                started_s = time.perf_counter()
-                self.model(rows, past_key_values=cache)
-                elapsed_s += time.perf_counter() - started_s
-                cache.crop(-num_rows)
-        return elapsed_s / num_passes
+            self.cache = self.model(self.prompt, logits_to_keep=1).past_key_values
+
+    def pass_s(self, num_rows: int) -> float:
+        """Seconds of one pass over a chain of `num_rows` rows, as a verification by transformers does it."""
+        with torch.inference_mode():
+            started_s = time.perf_counter()
+            self.model(self.prompt[:, :num_rows], past_key_values=self.cache)
+            elapsed_s = time.perf_counter() - started_s
+            self.cache.crop(-num_rows)
+        return elapsed_s
 
     def prefill_s(self) -> float:
         started_s = time.perf_counter()
@@ -159,8 +155,11 @@ def measure_target(folder: Path, num_threads: int, num_rounds: int) -> dict[str,
         },
         num_rounds=num_rounds,
     )
-    passes = interleaved({str(n): _pass(ours, n) for n in ROW_COUNTS}, num_rounds=num_rounds)
-    their_passes = interleaved({str(n): _pass(theirs, n) for n in ROW_COUNTS}, num_rounds=3, num_warmups=1)
+    # Pass by pass in turn: memory changes its speed within a second.
+    ours.restart()
+    passes = interleaved({str(n): _pass(ours, n) for n in ROW_COUNTS}, num_rounds=4 * num_rounds)
+    theirs.restart()
+    their_passes = interleaved({str(n): _pass(theirs, n) for n in ROW_COUNTS}, num_rounds=num_rounds)
     prefill = interleaved({"transformers": theirs.prefill_s, "compiled": ours.prefill_s}, num_rounds=num_rounds // 2)
     return {
         "floor_ms": 1e3 * floor_s,
@@ -197,7 +196,7 @@ def measure_drafter(folder: Path, num_rounds: int) -> dict[str, Any]:
 
 
 def _pass(run: EngineRun | HuggingFaceRun, num_rows: int) -> Callable[[], float]:
-    return lambda: run.pass_s(num_rows, 8)
+    return lambda: run.pass_s(num_rows)
 
 
 def _decode(run: EngineRun, num_tokens: int) -> Callable[[], float]:
@@ -211,7 +210,7 @@ def _medians_ms(times: dict[str, list[float]]) -> dict[str, float]:
 def _print_report(report: dict[str, Any]) -> None:
     target, drafter = report["target"], report["drafter"]
     print(f"{report['machine']}\n")
-    print(f"Target, 291 M parameters, {report['num_threads']} threads, context {CONTEXT} (medians, extremes)\n")
+    print(f"Target, 291 M parameters, {report['num_threads']} threads, context {CONTEXT} (medians, quartiles)\n")
     print("| plain decoding | ms a token | times transformers |\n|---|---|---|")
     for name, value in target["decode_ms"].items():
         print(f"| {name} | {value:.2f} | {target['decode_speed_up'].get(name, '1')} |")

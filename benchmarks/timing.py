@@ -40,9 +40,10 @@ def memory_bytes_per_s(*, num_rounds: int = 7) -> float:
 
 
 def ratio(first: list[float], second: list[float]) -> str:
-    """median (min to max) of first / second, pair by pair."""
-    ratios = sorted(a / b for a, b in zip(first, second, strict=True))
-    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    """median (lower to upper quartile) of first / second, pair by pair."""
+    ratios = [a / b for a, b in zip(first, second, strict=True)]
+    lower, median, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{median:.2f} ({lower:.2f} to {upper:.2f})"
 
 
 def describe_machine() -> str:

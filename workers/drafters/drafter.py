@@ -1,0 +1,107 @@
+"""The one protocol of all drafters, with or without a model. Calls take many sequences at once.
+
+A drafter follows the committed tokens of sequences and proposes what comes next as trees. Nothing that it says can
+change what the target says; it says what is worth checking. So its promises are about itself:
+
+- A tree lists parents before children, no parent has the same token below it twice, and there are never more nodes than
+  were asked for.
+- A confidence lies in [0, 1]: the drafter's own raw estimate that the target picks the node after its parent. The
+  router calibrates it. Siblings' confidences add up to at most one.
+- The same calls in the same order give the same trees. There is no clock and no random state; chance, where a kind
+  has any, is the shared noise.
+- A call that is refused has changed nothing, for any of its sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from contracts.types import DraftNode, SamplingParams, SequenceId, TenantId, TokenLogprob
+
+__all__ = ["Ask", "Commit", "Drafter", "Noise", "Opening", "RememberingDrafter"]
+
+Noise = Callable[[int, int, Sequence[int]], Sequence[float]]
+"""The shared noise of some tokens at a position: (seed, position, tokens) -> one value for each token. A position is
+the index in the sequence of the token that is chosen, as in the engine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A sequence to follow: who it belongs to, its committed tokens so far, and how its tokens are chosen."""
+
+    sequence: SequenceId
+    tenant: TenantId
+    tokens: Sequence[int]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """Tokens that the target decided. `position` is the index of the first, and shows a lost or repeated message.
+
+    `logprobs` is empty, or holds for each token what the target thought there, as in a `Verdict`; drafters that learn
+    from the target's other candidates learn more with it.
+    """
+
+    sequence: SequenceId
+    position: int
+    tokens: Sequence[int]
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A wish for at most `num_nodes` draft nodes.
+
+    They hang below the committed tokens followed by `below`: tokens that are proposed already (run-ahead), not part of
+    the answer. The answer's `ROOT` is the last token of `below`, or the last committed one.
+    """
+
+    sequence: SequenceId
+    num_nodes: int
+    below: tuple[int, ...] = ()
+
+
+class Drafter(Protocol):
+    """What the drafter node hosts."""
+
+    @property
+    def kind(self) -> str:
+        """The name that the registry knows it by."""
+
+    def open(self, openings: Sequence[Opening]) -> None:
+        """Follow these sequences from now on."""
+
+    def commit(self, commits: Sequence[Commit]) -> None:
+        """Append what was decided."""
+
+    def propose(self, asks: Sequence[Ask]) -> list[tuple[DraftNode, ...]]:
+        """One tree for each ask, in its order; empty where there is nothing to say."""
+
+    def close(self, sequences: Sequence[SequenceId]) -> None:
+        """Forget these sequences; a memory of their tenant keeps what it learned."""
+
+
+class RememberingDrafter(Drafter, Protocol):
+    """A drafter that learns from the sequences of a tenant for later ones of the same tenant, and of no other.
+
+    Snapshots are plain data (dicts, lists, numbers and text, fit for JSON), with a version. Reading one believes
+    nothing: what is refused is refused as a whole, and the memory is as it was.
+    """
+
+    def forget(self, tenant: TenantId) -> None:
+        """Drop all that was learned from a tenant; its open sequences go on and start anew."""
+
+    def snapshot(self, tenant: TenantId) -> dict[str, object]:
+        """All that was learned from a tenant."""
+
+    def restore(self, tenant: TenantId, snapshot: object) -> None:
+        """Replace what was learned from a tenant."""
+
+    def merge(self, tenant: TenantId, snapshot: object) -> None:
+        """Add what another drafter of this kind learned from the tenant."""
+
+    def num_bytes(self, tenant: TenantId | None = None) -> int:
+        """Estimated size of a tenant's memory, or of all."""

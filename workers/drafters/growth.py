@@ -1,0 +1,89 @@
+"""Growing a draft tree best first, and one distribution from contexts of several lengths.
+
+Best first: the next node is always the one of highest value, the product of the confidences on its path. Children are
+never worth more than their parent, so the n best nodes of the whole (endless) tree are found by looking below n nodes
+only, parents come before children, and of all trees of n nodes this one expects the most accepted tokens, as far as the
+confidences are right.
+
+Contexts of several lengths are joined as PPM compression does (Cleary and Witten, 1984): a context that was followed n
+times gives each continuation its count out of n + escape, and what is left, escape out of n + escape, goes to the next
+shorter context. The result never adds up to more than one. The escape is one over the length that matched: what
+followed a long match is trusted after having been seen once, what followed a single token is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush, nsmallest
+from typing import NamedTuple, TypeVar
+
+from contracts.types import ROOT
+
+__all__ = ["Candidate", "Grown", "blend", "grow"]
+
+Context = TypeVar("Context")
+
+MIN_CONFIDENCE = 1e-6
+"""Below it a token is not worth the bytes that carry it."""
+
+
+class Grown(NamedTuple):
+    """A node of a tree that grows: the parent is an index in the same list, or ROOT."""
+
+    token: int
+    parent: int
+    confidence: float
+
+
+Candidate = tuple[int, float, Context]
+"""A token that may come next, its confidence, and the context after it."""
+
+
+def grow(
+    root: Context,
+    expand: Callable[[Context, int], Iterable[Candidate[Context]]],
+    num_nodes: int,
+    *,
+    max_depth: int,
+) -> list[Grown]:
+    """The best nodes by value; `expand(context, depth)` gives the candidates at that depth, 0 below the root.
+
+    Of nodes of equal value the one that was found first comes first: the result is a function of the arguments.
+    """
+    tree: list[Grown] = []
+    waiting: list[tuple[float, int, int, Grown, Context]] = []  # (-value, order of finding, depth, node, its context)
+    num_found = 0
+
+    def find(context: Context, parent: int, value: float, depth: int) -> None:
+        nonlocal num_found
+        for token, confidence, after in expand(context, depth):
+            if confidence >= MIN_CONFIDENCE:
+                node = Grown(token, parent, min(confidence, 1.0))
+                heappush(waiting, (-value * node.confidence, num_found, depth, node, after))
+                num_found += 1
+
+    if num_nodes > 0 and max_depth > 0:
+        find(root, ROOT, 1.0, 0)
+    while waiting and len(tree) < num_nodes:
+        negative_value, _, depth, node, context = heappop(waiting)
+        tree.append(node)
+        if depth + 1 < max_depth and len(tree) < num_nodes:
+            find(context, len(tree) - 1, -negative_value, depth + 1)
+    return tree
+
+
+def blend(
+    levels: Iterable[tuple[Sequence[tuple[int, float]], float, float]], max_candidates: int
+) -> list[tuple[int, float]]:
+    """One distribution from contexts, longest first: each as (counts by token, their total, escape). Best first.
+
+    A level's total may be larger than the sum of the counts that it lists; the rest is lost, not given away.
+    """
+    left = 1.0
+    confidence_of: dict[int, float] = {}
+    for counts, total, escape in levels:
+        share = left / (total + escape)
+        for token, count in counts:
+            confidence_of[token] = confidence_of.get(token, 0.0) + count * share
+        left *= escape / (total + escape)
+    return nsmallest(max_candidates, confidence_of.items(), key=lambda item: (-item[1], item[0]))
