@@ -127,12 +127,13 @@ class _Market:
         order = np.argsort(-worth, kind="stable")
         costs = self.slot_costs[drafter][: takers.size]
         num_kept = int((worth[order[: costs.size]] >= costs).sum())  # worth falls and costs rise: a prefix
-        price = self.prices[drafter]
+        # Of all prices at which they meet the highest (the last one kept would as soon go): that makes large steps.
         if num_kept > 0:
-            price = max(price, costs[num_kept - 1])
-        if num_kept < takers.size:
-            price = max(price, worth[order[num_kept]])
-        self._set_price(drafter, price)
+            next_cost = self.slot_costs[drafter][num_kept : num_kept + 1]
+            price = min([float(worth[order[num_kept - 1]]), *next_cost.tolist()])
+        else:
+            price = float(worth[order[0]])
+        self._set_price(drafter, max(price, float(self.prices[drafter])))
         leaving = order[num_kept:]
         self._drop(takers[leaving], drafter)
         moving = leaving[next_net[leaving] > last_handicap[leaving]]

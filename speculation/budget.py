@@ -123,7 +123,7 @@ class _Share:
 class RoundBudget:
     """See the module. Remembers the last round's length only. `overhead_s`: what a round takes besides its step."""
 
-    def __init__(self, *, max_rows: int, overhead_s: float = 0.0, steadiness: float = 0.002) -> None:
+    def __init__(self, *, max_rows: int, overhead_s: float = 0.0, steadiness: float = 0.0005) -> None:
         if max_rows < 1 or not 0.0 <= overhead_s < math.inf or not 0.0 <= steadiness < 1.0:
             raise InvalidArgument(
                 f"a budget has max_rows {max_rows}, overhead_s {overhead_s}, steadiness {steadiness}; "

@@ -109,15 +109,25 @@ void attend(const KeyView& view, const T* queries, float scale, const T* keys, c
     Float16 sum[kHeads][kParts];
     for (int h = 0; h < kHeads; ++h)
       for (int v = 0; v < kParts; ++v) sum[h][v] = zeros();
-    for (int position = view.first; position < view.count; ++position) {
-      const T* value = value_row(values, shape, view.slot(position), kv_head) + part;
+    const auto add_value = [&](const T* value, int position) {
       Float16 loaded[kParts];
-      for (int v = 0; v < kParts; ++v) loaded[v] = v < parts ? load(value + v * kLanes) : zeros();
+      for (int v = 0; v < kParts; ++v) loaded[v] = v < parts ? load(value + part + v * kLanes) : zeros();
       for (int h = 0; h < kHeads; ++h) {
         const Float16 weight = splat(weights[h * width + position]);
         for (int v = 0; v < kParts; ++v) sum[h][v] = fma(weight, loaded[v], sum[h][v]);
       }
+    };
+    int position = view.first;
+    const int in_order = view.num_in_table < view.count ? view.num_in_table : view.count;
+    while (position < in_order) {  // block by block, in which values lie one after another
+      const int left = kBlockTokens - position % kBlockTokens;
+      const int count = left < in_order - position ? left : in_order - position;
+      const T* value = value_row(values, shape, view.slot(position), kv_head);
+      for (int i = 0; i < count; ++i) add_value(value + static_cast<int64_t>(i) * d, position + i);
+      position += count;
     }
+    for (; position < view.count; ++position)
+      add_value(value_row(values, shape, view.slot(position), kv_head), position);
     for (int h = 0; h < kHeads; ++h)
       for (int v = 0; v < parts; ++v)
         store(out + h * d + part + v * kLanes, mul(sum[h][v], splat(inverse[h])));
