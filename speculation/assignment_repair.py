@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 __all__ = ["repair"]
 
-_ROUNDING = 1e-12  # paths that differ by less are equal: else rounding could close a circle
+_ROUNDING = 1e-10  # paths that differ by less, as a part of the largest gain, are equal: else rounding closes circles
 
 
 def repair(
@@ -38,6 +38,7 @@ def repair(
         others=np.where(chosen, -np.inf, gains),
         num_chosen=chosen.sum(axis=1, dtype=np.int64),
         costs=np.full((nobody + 1, nobody + 1), np.inf),
+        rounding=_ROUNDING * float(np.abs(gains[np.isfinite(gains)]).max(initial=0.0)),
     )
     for node in range(nobody + 1):
         graph.refresh(node)
@@ -65,6 +66,7 @@ class _Moves:
     others: NDArray[np.float64]  # [num_sequences, num_drafters]: gains of what is not chosen, -inf of the rest
     num_chosen: NDArray[np.int64]  # [num_sequences]
     costs: NDArray[np.float64]  # [num_drafters + 1, num_drafters + 1]; the last node is "nobody"
+    rounding: float
 
     def leavers(self, node: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Who could leave a node, what each gives up by leaving, and by having nothing instead: all [leavers]."""
@@ -95,7 +97,7 @@ class _Moves:
         for _ in range(distance.size):
             through = distance[:, None] + self.costs
             nearer = through.min(axis=0)
-            better = nearer < distance - _ROUNDING
+            better = nearer < distance - self.rounding
             if not bool(better.any()):
                 break
             before[better] = through.argmin(axis=0)[better]
