@@ -54,7 +54,7 @@ def wait_s(
     max_wait_s: float = 1.0,
     margin: float = 0.02,
 ) -> float:
-    """How long to wait before the next round goes, 0 for now. `busy_s`: how long the verifier is busy anyway.
+    """How long to wait before the next round goes; 0 is at once. `busy_s`: how long the verifier is busy anyway.
 
     A wait must be better by `margin`, since what is due may be late while what is ready is there.
     """
