@@ -17,7 +17,7 @@ from contracts.types import ModelIdentity
 from engine.hub import download, is_hub_id
 from engine.json_fields import read_json_object, shown
 from engine.model_config import ModelConfig
-from engine.tokenizer import Tokenizer
+from engine.text.tokenizer import Tokenizer
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

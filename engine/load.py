@@ -18,7 +18,7 @@ from engine.compiled import CompiledStep
 from engine.engine import Engine, Follower
 from engine.executor import Executor
 from engine.ranks import Ranks, SingleRank
-from engine.tokenizer import Tokenizer
+from engine.text.tokenizer import Tokenizer
 from engine.topology import Shard
 from engine.weights import load_weights
 from kernels import native

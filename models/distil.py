@@ -27,6 +27,7 @@ from models.generate import continue_prompts, noisy
 from models.loop import Log, LoopSettings, TrainingLoop
 from models.network import Network
 from models.packing import PackedRows, PackedTop, pack, pack_top, plan_rows
+from models.precision import fast_products
 from models.teacher import TeacherTexts, TopLogprobs, top_logprobs
 
 
@@ -128,7 +129,7 @@ class Distillation(TrainingLoop):
         else:
             rows, top = join([domain for domain, _ in picked], [row for _, row in picked])
         device = self.network.device
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_products(device):
             loss = self.loss(
                 self.network,
                 rows.tokens.to(device),
@@ -174,7 +175,7 @@ class Distillation(TrainingLoop):
         plan = plan_rows(proposed, self.distil.length)[: self.distil.rows]
         rows = pack(proposed, plan + [[]] * (self.distil.rows - len(plan)), self.distil.length)
         device = self.target.device
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_products(device):
             logits = self.judge(self.target, rows.tokens.to(device), rows.documents.to(device))
         top = top_logprobs(logits.flatten(0, 1))
         shape = (*rows.tokens.shape, -1)

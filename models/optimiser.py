@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from models.precision import product_dtype
+
 # Quintic iteration that drives all singular values of a matrix towards 1; steep at 0, so five steps do for a noisy
 # direction.
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -17,7 +19,8 @@ def orthogonalise(matrices: Tensor, num_iterations: int = 5) -> Tensor:  # [coun
     a, b, c = QUINTIC
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.transpose(-1, -2)
-    x = (x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16().contiguous()
+    x = (x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7))
+    x = x.to(product_dtype(x.device)).contiguous()
     for _ in range(num_iterations):
         gram = x @ x.transpose(-1, -2)
         x = a * x + (b * gram + c * (gram @ gram)) @ x

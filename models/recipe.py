@@ -18,6 +18,7 @@ from models.family import GENERAL, FamilyPlan
 from models.hf_folder import export
 from models.loop import Log, TrainingLoop
 from models.network import Network, Shape, initialise
+from models.precision import fast_products
 from models.prompts import domain_prompts
 from models.teacher import TeacherTexts, ask_teacher, load_teacher_texts, save_teacher_texts
 from models.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
@@ -171,7 +172,7 @@ class Recipe:
             count = self.plan.num_teacher_prompts if split == "train" else NUM_VALID_PROMPTS
             prompts = domain_prompts(self.corpus, domain, split, tokenizer, count)
             self.log(f"asking the target for continuations of {len(prompts)} prompts of {domain} {split}")
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            with fast_products(torch.device(self.device)):
                 texts = ask_teacher(
                     target,
                     [prompt.tokens for prompt in prompts],

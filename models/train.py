@@ -14,6 +14,7 @@ from models.batches import Batch, RowSampler, validation_batch
 from models.chat import BOS_ID
 from models.loop import Log, LoopSettings, TrainingLoop
 from models.network import Network
+from models.precision import fast_products
 
 VALIDATION_ROWS = 4
 
@@ -86,7 +87,7 @@ class TextTraining(TrainingLoop):
         return self.batch_loss(batch), batch.tokens.numel()
 
     def batch_loss(self, batch: Batch) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with fast_products(self.device):
             tokens, targets, weights = (t.to(self.device) for t in (batch.tokens, batch.targets, batch.weights))
             return self.loss(self.network, tokens, targets, weights)
 

@@ -20,7 +20,7 @@ from engine.engine import Engine
 from engine.executor import Executor
 from engine.ranks import SingleRank
 from engine.sampler import sample
-from engine.tokenizer import Tokenizer
+from engine.text.tokenizer import Tokenizer
 from engine.topology import Shard
 from engine.weights import Weights, load_weights
 from engine.work import StepResult, Verify, Work

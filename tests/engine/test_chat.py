@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import InvalidArgument, TokenizerError
-from engine.chat import ChatTemplate
-from engine.tokenizer import Tokenizer
+from engine.text.chat import ChatTemplate
+from engine.text.tokenizer import Tokenizer
 from tests.engine.checkpoints import (
     BOS_ID,
     CHATML_TEMPLATE,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts.errors import CheckpointError
 from engine.checkpoint import FULL_DIGEST_BYTES, Checkpoint
-from engine.tokenizer import Tokenizer
+from engine.text.tokenizer import Tokenizer
 from tests.engine.checkpoints import FAMILIES, family_config, random_model, write_checkpoint
 
 EMBEDDING = "model.embed_tokens.weight"

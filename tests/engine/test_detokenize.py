@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import InvalidArgument, TokenizerError
-from engine.detokenize import IncrementalDetokenizer, detokenize
-from engine.stop_strings import StopStringMatcher
-from engine.token_bytes import ONE_MARK_PER_BYTE
-from engine.tokenizer import Tokenizer
+from engine.text.detokenize import IncrementalDetokenizer, detokenize
+from engine.text.stop_strings import StopStringMatcher
+from engine.text.token_bytes import ONE_MARK_PER_BYTE
+from engine.text.tokenizer import Tokenizer
 from tests.engine.checkpoints import BOS_ID, EOS_ID, byte_level_tokenizer, metaspace_tokenizer
 
 METASPACE_ROLES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import CheckpointError, InvalidArgument, TokenizerError
-from engine.guarded_encoder import Segment
-from engine.tokenizer import Tokenizer
+from engine.text.guarded_encoder import Segment
+from engine.text.tokenizer import Tokenizer
 from tests.engine.checkpoints import (
     BOS_ID,
     EOS_ID,

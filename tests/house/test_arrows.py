@@ -38,6 +38,8 @@ def build_house(folder: Path, arrows: set[tuple[str, str]]) -> None:
     for room in [*ROOMS, *ABOVE]:
         (folder / room).mkdir(parents=True)
         (folder / room / "__init__.py").touch()
+    (folder / "engine" / "text").mkdir()
+    (folder / "engine" / "text" / "__init__.py").touch()
     for room, other in arrows:
         (folder / room / f"to_{other}.py").write_text(f"import {other}\n")
     (folder / "pyproject.toml").write_text((CHECKOUT / "pyproject.toml").read_text())
@@ -66,6 +68,15 @@ def test_every_other_arrow_is_found(tmp_path: Path) -> None:
     build_house(tmp_path, forbidden)
     found = {(room, other) for room, other in re.findall(r"(\w+)\.to_\w+ -> (\w+)", lint(tmp_path))}
     assert found == forbidden
+
+
+def test_the_router_reaches_text_and_text_reaches_no_model(tmp_path: Path) -> None:
+    build_house(tmp_path, set())
+    (tmp_path / "engine" / "text" / "words.py").touch()
+    (tmp_path / "router" / "front.py").write_text("from engine.text import words\n")
+    assert ", 0 broken." in lint(tmp_path)
+    (tmp_path / "engine" / "text" / "words.py").write_text("import torch\n")
+    assert "engine.text.words -> torch" in lint(tmp_path)
 
 
 def test_a_type_only_import_is_an_arrow(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import tokenizers
 
 from contracts.errors import CheckpointError, InvalidArgument, TokenizerError
-from engine.guarded_encoder import GuardedEncoder, Segment
 from engine.json_fields import Fields, read_json_object, shown
-from engine.token_bytes import TokenBytes
+from engine.text.guarded_encoder import GuardedEncoder, Segment
+from engine.text.token_bytes import TokenBytes
 
 # Special tokens that templates refer to by role.
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")

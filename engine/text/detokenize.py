@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-from engine.tokenizer import Tokenizer
+from engine.text.tokenizer import Tokenizer
 
 # Enough of the prompt to know whether it ends within a character, which has at most four bytes.
 _CONTEXT_BYTES = 16

@@ -10,12 +10,12 @@ from typing import Any
 import jinja2
 
 from contracts.errors import InvalidArgument, TokenizerError
-from engine.content_marks import ContentMarks, characters_of
-from engine.guarded_encoder import Segment
 from engine.json_fields import read_json_object, shown
-from engine.template_budget import OverBudget
-from engine.template_sandbox import Refused, Sandbox
-from engine.tokenizer import Tokenizer
+from engine.text.content_marks import ContentMarks, characters_of
+from engine.text.guarded_encoder import Segment
+from engine.text.template_budget import OverBudget
+from engine.text.template_sandbox import Refused, Sandbox
+from engine.text.tokenizer import Tokenizer
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _TEMPLATE_FILE = "chat_template.jinja"

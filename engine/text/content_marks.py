@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from contracts.errors import InvalidArgument
-from engine.guarded_encoder import Segment
+from engine.text.guarded_encoder import Segment
 
 # Both supplementary private-use planes: no character of any script, and no space, digit or case.
 _PRIVATE_USE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))

@@ -22,7 +22,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from engine.template_budget import (
+from engine.text.template_budget import (
     MAX_TEXT_CHARS,
     Budget,
     OverBudget,
