@@ -102,6 +102,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--minutes", type=float, default=float("inf"), help="stop training after so many minutes of CPU time"
     )
     parser.add_argument(
+        "--shallow-steps",
+        type=int,
+        default=DEMO.target_shallow_steps,
+        help="steps of the target while it has few layers (default: %(default)s)",
+    )
+    parser.add_argument(
         "--target-steps",
         type=int,
         default=DEMO.target_stable_steps,
@@ -122,7 +128,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def check_arguments(given: argparse.Namespace) -> None:
-    for name in ("threads", "target_steps", "decay_steps"):
+    for name in ("threads", "shallow_steps", "target_steps", "decay_steps"):
         if getattr(given, name) < 1:
             raise InvalidArgument(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be 1 or more")
     if not given.minutes > 0:  # NaN fails this too
@@ -147,7 +153,12 @@ def main(arguments: list[str] | None = None) -> None:
 def build(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     recipe = Recipe(
-        plan=replace(DEMO, target_stable_steps=given.target_steps, target_decay_steps=given.decay_steps),
+        plan=replace(
+            DEMO,
+            target_shallow_steps=given.shallow_steps,
+            target_stable_steps=given.target_steps,
+            target_decay_steps=given.decay_steps,
+        ),
         corpus=given.corpus,
         work=given.work,
         out=given.out,

@@ -17,6 +17,8 @@ class FamilyPlan:
     target_shape: Shape
     target_domains: Mapping[str, float]
     target_training: TrainingSettings
+    target_shallow_layers: int  # the target begins with so many layers
+    target_shallow_steps: int
     target_stable_steps: int  # at the full learning rate; can be raised later, and the decay run again from there
     target_decay_steps: int
     drafter_shape: Shape
@@ -50,6 +52,8 @@ DEMO = FamilyPlan(
     target_training=TrainingSettings(
         lr=4e-3, weight_decay=0.05, length=512, rows=16, micro_rows=4, num_warmup=60, report_every=100, seed=1
     ),
+    target_shallow_layers=2,
+    target_shallow_steps=900,
     target_stable_steps=6000,
     target_decay_steps=1200,
     drafter_shape=Shape(

@@ -19,7 +19,7 @@ def orthogonalise(matrices: Tensor, num_iterations: int = 5) -> Tensor:  # [coun
     a, b, c = QUINTIC
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.transpose(-1, -2)
-    x = (x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7))
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)
     x = x.to(product_dtype(x.device)).contiguous()
     for _ in range(num_iterations):
         gram = x @ x.transpose(-1, -2)

@@ -12,6 +12,7 @@ from contracts.errors import InvalidArgument
 from models.card import model_card
 from models.checkpoint import load_state, state_files
 from models.corpus import DOMAINS, check_corpus
+from models.deepen import deepen, shallow_shape
 from models.distil import Distillation
 from models.evaluate import DRAFTER_PREFIX, TARGET, evaluate_family, print_evaluation, write_evaluation
 from models.family import GENERAL, FamilyPlan
@@ -63,10 +64,23 @@ class Recipe:
     # The target -------------------------------------------------------------------------------------------------------
 
     def target(self) -> None:
-        """At the full learning rate, for as many steps as the plan says."""
+        """Shallow first, then at its full depth; at the full learning rate, for as many steps as the plan says."""
         loop = self.target_loop(self.work / "target")
-        loop.resume()
+        if state_files(loop.run):
+            loop.resume()
+        else:
+            self.start_deep(loop)
         self.run(loop, "target", until_step=self.plan.target_stable_steps)
+
+    def start_deep(self, loop: TextTraining) -> None:
+        """What the shallow target learned, deepened. The optimisers begin anew, with a warm-up."""
+        shape = shallow_shape(self.plan.target_shape, self.plan.target_shallow_layers)
+        shallow = self.target_loop(self.work / "target-shallow", shape)
+        shallow.resume()
+        self.run(shallow, "target, shallow", until_step=self.plan.target_shallow_steps)
+        deepen(loop.network, shallow.network.state_dict(), shape.num_layers)
+        loop.load_data_state(shallow.data_state())
+        loop.num_tokens = shallow.num_tokens
 
     def decay(self) -> None:
         """From the newest checkpoint of the stage before, in a run of its own, so that that stage can still go on."""
@@ -86,8 +100,8 @@ class Recipe:
         self.run(loop, name)
         self.export_target()
 
-    def target_loop(self, run: Path) -> TextTraining:
-        network = Network(self.plan.target_shape)
+    def target_loop(self, run: Path, shape: Shape | None = None) -> TextTraining:
+        network = Network(shape or self.plan.target_shape)
         initialise(network, self.plan.target_training.seed)
         return self.text_training(network, self.plan.target_training, self.plan.target_domains, run)
 

@@ -80,6 +80,8 @@ TINY_PLAN = FamilyPlan(
     target_shape=TINY_SHAPE,
     target_domains=dict.fromkeys(DOMAINS, 1.0),
     target_training=TINY_TRAINING,
+    target_shallow_layers=1,
+    target_shallow_steps=3,
     target_stable_steps=8,
     target_decay_steps=4,
     drafter_shape=replace(TINY_SHAPE, num_layers=1, mlp_size=64),
