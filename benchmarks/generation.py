@@ -7,16 +7,17 @@ import statistics
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fleet import LocalFleet
 from contracts.errors import InvalidArgument
 from contracts.types import SamplingParams, SequenceId, StepReport, StopParams, Verdict
 from engine.load import LoadedEngine
 from engine.work import Verify
 
-__all__ = ["Generated", "Prompt", "StepStatistics", "generate", "read_prompts"]
+__all__ = ["Generated", "Prompt", "StepStatistics", "generate", "opened_prompts", "read_prompts"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,35 +102,49 @@ def generate(
     stop: StopParams,
     *,
     num_together: int = 1,
+    fleet: LocalFleet | None = None,
 ) -> tuple[list[Generated], StepStatistics]:
     """All prompts in their order, `num_together` at a time: as one ends, the next begins.
 
-    Prompts are read in chunks that share their steps with the sequences already decoding.
+    Prompts are read in chunks that share their steps with the sequences already decoding. With a `fleet` its drafts
+    are checked along the way; the tokens are the same.
     """
     engine, step_statistics = loaded.engine, StepStatistics()
     results: list[Generated] = []
-    waiting = deque(_opened(loaded, prompts, stop))
+    waiting = deque(opened_prompts(loaded, prompts, stop))
     running: list[_Running] = []
     while waiting or running:
         while waiting and len(running) < num_together:
             prompt, tokens = waiting.popleft()
             sequence = SequenceId(f"{len(results)}:{prompt.id}")
             engine.open(sequence, tokens, sampling)
+            if fleet is not None:
+                fleet.open(sequence, tokens, sampling)
             running.append(_Running(Generated(id=prompt.id), sequence, time.perf_counter()))
             results.append(running[-1].generated)
         work = _share_rows(loaded, running)
+        if fleet is not None:
+            work = _with_drafts(loaded, work, running, stop, fleet)
         step = engine.step(work)
         step_statistics.add(step.report)
         outcomes = {piece.sequence: outcome for piece, outcome in zip(work, step.outcomes, strict=True)}
         for one in list(running):
             outcome = outcomes.get(one.sequence)
-            if isinstance(outcome, Verdict) and _take(loaded, one, outcome, stop):
+            if not isinstance(outcome, Verdict):
+                continue
+            if fleet is not None:
+                fleet.settle(outcome)
+            if _take(loaded, one, outcome, stop):
                 engine.close(one.sequence)
+                if fleet is not None:
+                    fleet.close(one.sequence)
                 running.remove(one)
+        if fleet is not None:
+            fleet.observe(step.report)
     return results, step_statistics
 
 
-def _opened(loaded: LoadedEngine, prompts: Iterable[Prompt], stop: StopParams) -> list[tuple[Prompt, list[int]]]:
+def opened_prompts(loaded: LoadedEngine, prompts: Iterable[Prompt], stop: StopParams) -> list[tuple[Prompt, list[int]]]:
     """Every prompt as tokens; one that cannot fit is refused before any work is done."""
     encoded = [(prompt, loaded.tokenizer.encode(prompt.prompt)) for prompt in prompts]
     for prompt, tokens in encoded:
@@ -153,6 +168,18 @@ def _share_rows(loaded: LoadedEngine, running: Sequence[_Running]) -> list[Verif
             work.append(Verify(sequence=one.sequence, num_pending=rows))
             left -= rows if count > 1 else 0
     return work
+
+
+def _with_drafts(
+    loaded: LoadedEngine, work: Sequence[Verify], running: Sequence[_Running], stop: StopParams, fleet: LocalFleet
+) -> list[Verify]:
+    """The same work with draft nodes for those that decide a token; none deeper than tokens are left to decide."""
+    generated = {one.sequence: len(one.generated.token_ids) for one in running}
+    deciding = [piece.sequence for piece in work if piece.num_pending == loaded.engine.num_pending(piece.sequence)]
+    room = loaded.engine.limits.max_batch_rows - sum(piece.num_pending or 0 for piece in work)
+    depths = {sequence: stop.max_tokens - generated[sequence] - 1 for sequence in deciding}
+    nodes = fleet.frontiers(depths, max_nodes=room)
+    return [replace(piece, nodes=nodes.get(piece.sequence, ())) for piece in work]
 
 
 def _take(loaded: LoadedEngine, one: _Running, verdict: Verdict, stop: StopParams) -> bool:

@@ -29,6 +29,8 @@ class Evidence:
     """One statement of one drafter that a verdict proved right or wrong: food for calibration and expertise."""
 
     node: int
+    position: int
+    """Index in the sequence of the node's token."""
     drafter: DrafterId
     depth: int
     """Depth at which the drafter said it, which is where its calibration was asked."""

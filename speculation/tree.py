@@ -244,6 +244,7 @@ class TokenTree(ValuedTree):
                     tested.append(
                         Evidence(
                             node=child.id,
+                            position=child.position,
                             drafter=drafter,
                             depth=depth,
                             score=score,

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from speculation.rules.coin import Coin, Probs, RandomCoin, outcomes
-from speculation.rules.draft import Model, SampledDraft, draw_paths, draw_tree, normalised
+from speculation.rules.draft import Model, Prepare, SampledDraft, draw_paths, draw_tree, normalised
 from speculation.rules.optimal_transport import prefix_bound
 from speculation.rules.registry import RULES, DraftKind, NamedRule
 from speculation.rules.rule import Rule
@@ -41,13 +41,15 @@ class Shape:
     depth: int
 
 
-def draw(kind: DraftKind, target: Model, drafter: Model, shape: Shape, coin: Coin) -> SampledDraft:
+def draw(
+    kind: DraftKind, target: Model, drafter: Model, shape: Shape, coin: Coin, prepare: Prepare | None = None
+) -> SampledDraft:
     """A draft of the kind a rule needs."""
     if kind is DraftKind.DISTINCT:
         branching = [shape.num_paths, *[1] * (shape.depth - 1)]
-        return draw_tree(target, drafter, branching=branching, replacement=False, coin=coin)
+        return draw_tree(target, drafter, branching=branching, replacement=False, coin=coin, prepare=prepare)
     num_paths = 1 if kind is DraftKind.ONE_PATH else shape.num_paths
-    return draw_paths(target, drafter, num_paths=num_paths, depth=shape.depth, coin=coin)
+    return draw_paths(target, drafter, num_paths=num_paths, depth=shape.depth, coin=coin, prepare=prepare)
 
 
 def committed_law(rule: Rule, drafts: Iterable[tuple[float, SampledDraft]]) -> dict[tuple[int, ...], float]:

@@ -22,10 +22,13 @@ from contracts.errors import InvalidArgument
 from contracts.types import ROOT
 from speculation.rules.coin import Coin, Probs
 
-__all__ = ["Model", "SampledDraft", "draw_paths", "draw_tree", "normalised"]
+__all__ = ["Model", "Prepare", "SampledDraft", "draw_paths", "draw_tree", "normalised"]
 
 Model = Callable[[tuple[int, ...]], Probs]
 """From the tokens below the root to weights [vocab] of the next one."""
+
+Prepare = Callable[[Sequence[tuple[int, ...]]], None]
+"""Is told all places where the target will be asked, before it is: for targets that compute many at once."""
 
 
 def normalised(
@@ -139,7 +142,9 @@ class _Builder:
         self.draws[row].append(node)
         return node + 1
 
-    def draft(self, *, replacement: bool) -> SampledDraft:
+    def draft(self, *, replacement: bool, prepare: Prepare | None) -> SampledDraft:
+        if prepare is not None:
+            prepare(self._prefixes)
         target_probs = np.array([normalised(self._target(prefix)) for prefix in self._prefixes])
         nothing = np.zeros(target_probs.shape[1])
         return SampledDraft(
@@ -152,18 +157,26 @@ class _Builder:
         )
 
 
-def draw_paths(target: Model, drafter: Model, *, num_paths: int, depth: int, coin: Coin) -> SampledDraft:
+def draw_paths(
+    target: Model, drafter: Model, *, num_paths: int, depth: int, coin: Coin, prepare: Prepare | None = None
+) -> SampledDraft:
     """Independent paths of one length from the drafter, as SpecTr and SpecInfer draw them."""
     builder = _Builder(target, drafter)
     for _ in range(num_paths):
         row = 0
         for _ in range(depth):
             row = builder.draw(row, coin.choose(builder.draft_row(row)))
-    return builder.draft(replacement=True)
+    return builder.draft(replacement=True, prepare=prepare)
 
 
 def draw_tree(
-    target: Model, drafter: Model, *, branching: Sequence[int], replacement: bool, coin: Coin
+    target: Model,
+    drafter: Model,
+    *,
+    branching: Sequence[int],
+    replacement: bool,
+    coin: Coin,
+    prepare: Prepare | None = None,
 ) -> SampledDraft:
     """A tree with branching[d] draws at every node of depth d, fewer where a drafter has no more tokens to give."""
     builder = _Builder(target, drafter)
@@ -182,4 +195,4 @@ def draw_tree(
                 if not replacement:
                     weights[token] = 0.0
         level = below
-    return builder.draft(replacement=replacement)
+    return builder.draft(replacement=replacement, prepare=prepare)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from contracts.errors import InvalidArgument, shown
 from contracts.types import DraftNode, SamplingParams, SequenceId, TenantId, TokenLogprob
 
 __all__ = ["Ask", "Commit", "Drafter", "Noise", "Opening", "RememberingDrafter"]
@@ -56,12 +57,25 @@ class Ask:
     """A wish for at most `num_nodes` draft nodes.
 
     They hang below the committed tokens followed by `below`: tokens that are proposed already (run-ahead), not part of
-    the answer. The answer's `ROOT` is the last token of `below`, or the last committed one.
+    the answer. The answer's `ROOT` is the last token of `below`, or the last committed one. The tree is at most
+    `max_depth` deep and no node has more than `max_children` children; None leaves it to the drafter. One child makes
+    a chain, depth 1 the candidates of a single step.
     """
 
     sequence: SequenceId
     num_nodes: int
     below: tuple[int, ...] = ()
+    max_depth: int | None = None
+    max_children: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_nodes < 0:
+            raise InvalidArgument(
+                f"sequence {shown(self.sequence)} is asked for {shown(self.num_nodes)} nodes; right is 0 or more"
+            )
+        for name, limit in (("max_depth", self.max_depth), ("max_children", self.max_children)):
+            if limit is not None and limit < 1:
+                raise InvalidArgument(f"{name} of an ask is {shown(limit)}; right is 1 or more, or None")
 
 
 class Drafter(Protocol):

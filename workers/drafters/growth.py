@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 
 from contracts.types import ROOT
 
-__all__ = ["Candidate", "Grown", "blend", "grow"]
+__all__ = ["Candidate", "Grown", "blend", "grow", "within_limits"]
 
 Context = TypeVar("Context")
 
@@ -70,6 +70,29 @@ def grow(
         if depth + 1 < max_depth and len(tree) < num_nodes:
             find(context, len(tree) - 1, -negative_value, depth + 1)
     return tree
+
+
+def within_limits(
+    tree: Sequence[Grown], num_nodes: int, max_depth: int | None, max_children: int | None
+) -> list[Grown]:
+    """The part of a tree that keeps limits: of too many children the surest, and nothing below what is left out."""
+    children: dict[int, list[int]] = {}
+    for index, node in enumerate(tree):
+        children.setdefault(node.parent, []).append(index)
+    kept: dict[int, int] = {ROOT: ROOT}
+    depth_of = {ROOT: 0}
+    found: list[Grown] = []
+    for index, node in enumerate(tree):
+        if len(found) == num_nodes:
+            break
+        best = sorted(children[node.parent], key=lambda child: (-tree[child].confidence, child))[:max_children]
+        if node.parent not in kept or index not in best:
+            continue
+        depth_of[index] = depth_of[node.parent] + 1
+        if max_depth is None or depth_of[index] <= max_depth:
+            kept[index] = len(found)
+            found.append(Grown(node.token, kept[node.parent], node.confidence))
+    return found
 
 
 def blend(

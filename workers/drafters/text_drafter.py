@@ -14,10 +14,12 @@ from contracts.errors import AlreadyExists, InvalidArgument, NotFound, shown
 from contracts.sampling import MAX_TOKEN_ID
 from contracts.types import DrafterId, DraftNode, SequenceId, TokenLogprob
 from workers.drafters.drafter import Ask, Commit, Opening
-from workers.drafters.growth import Grown
+from workers.drafters.growth import Grown, within_limits
 from workers.drafters.text import Text, check_tokens
 
 __all__ = ["TextDrafter"]
+
+_SPARE = 4  # so many times the nodes are looked at where limits will cut some
 
 
 class TextDrafter(ABC):
@@ -79,10 +81,6 @@ class TextDrafter(ABC):
     def propose(self, asks: Sequence[Ask]) -> list[tuple[DraftNode, ...]]:
         texts = [self._text(ask.sequence) for ask in asks]
         for ask in asks:
-            if ask.num_nodes < 0:
-                raise InvalidArgument(
-                    f"sequence {shown(ask.sequence)} is asked for {shown(ask.num_nodes)} nodes; right is 0 or more"
-                )
             check_tokens(ask.below, self.vocab_size, f"the path below sequence {shown(ask.sequence)}")
         return [self._nodes(text, ask) for text, ask in zip(texts, asks, strict=True)]
 
@@ -94,9 +92,16 @@ class TextDrafter(ABC):
     def _nodes(self, text: Text, ask: Ask) -> tuple[DraftNode, ...]:
         if ask.num_nodes == 0:
             return ()
+        if ask.max_depth is None and ask.max_children is None:
+            grown = self._tree(text, ask.num_nodes, ask.below)
+        else:
+            # What the limits leave of a larger tree: lists of counts are cheap to read, and each kind stays simple.
+            grown = within_limits(
+                self._tree(text, _SPARE * ask.num_nodes, ask.below), ask.num_nodes, ask.max_depth, ask.max_children
+            )
         return tuple(
             DraftNode(token=token, parent=parent, confidence=confidence, drafter=self.drafter)
-            for token, parent, confidence in self._tree(text, ask.num_nodes, ask.below)
+            for token, parent, confidence in grown
         )
 
     def _check(self, commit: Commit, text: Text) -> None:

@@ -1,0 +1,161 @@
+"""The drafters of a fleet as the router knows them: what they are, how fast, how good at what; and who drafts for whom.
+
+Speeds are measured for all; expertise is learned for each tenant apart, because what one tenant's text taught is never
+another's; calibration is about drafters' honesty, holds no text, and is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from contracts.errors import AlreadyExists, NotFound
+from contracts.types import DrafterId, TenantId
+from speculation.calibration import Calibrator
+from speculation.drafter_speed import DrafterSpeed
+from speculation.drafting import Drafting
+from speculation.expertise import Expertise
+from speculation.features import prompt_features
+from speculation.routing import DrafterOffer, RoutingRules, SequenceWish, route
+from speculation.trials import tried_as
+
+__all__ = ["Member", "Roster"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A drafter as it introduces itself. `step_s` is what it measured when it started."""
+
+    drafter: DrafterId
+    has_logits: bool
+    step_s: float
+    capacity: int = 1024
+    link_s: float = 0.0
+    prefill_s_per_token: float = 0.0
+
+
+@dataclass(slots=True)
+class _Known:
+    member: Member
+    speed: DrafterSpeed = field(default_factory=DrafterSpeed)
+
+
+class Roster:
+    """See the module."""
+
+    def __init__(self, *, rules: RoutingRules | None = None, max_nodes: int = 256) -> None:
+        self.calibrator = Calibrator()
+        self.rules = rules or RoutingRules()
+        self._max_nodes = max_nodes
+        self._known: dict[DrafterId, _Known] = {}
+        self._expertise: dict[TenantId, Expertise] = {}
+
+    def __contains__(self, drafter: DrafterId) -> bool:
+        return drafter in self._known
+
+    @property
+    def members(self) -> list[Member]:
+        """In the order in which they joined."""
+        return [known.member for known in self._known.values()]
+
+    def join(self, member: Member) -> None:
+        if member.drafter in self._known:
+            raise AlreadyExists(f"drafter {member.drafter} is in the fleet already; names are unique")
+        self._known[member.drafter] = _Known(member)
+
+    def leave(self, drafter: DrafterId) -> None:
+        """It is gone. What was learned about it stays, for it may come back."""
+        self._known.pop(drafter, None)
+
+    def observe_step(self, drafter: DrafterId, *, num_sequences: int, elapsed_s: float) -> None:
+        """A draft step as the drafter reports it; one whose drafter has left is not news."""
+        if (known := self._known.get(drafter)) is not None:
+            known.speed.observe(num_sequences=num_sequences, elapsed_s=elapsed_s)
+
+    def expertise(self, tenant: TenantId) -> Expertise:
+        """What a tenant's requests have taught."""
+        return self._expertise.setdefault(tenant, Expertise())
+
+    def open(
+        self,
+        tenant: TenantId,
+        tokens: Sequence[int],
+        *,
+        temperature: float,
+        num_prompt: int | None = None,
+        allowed: frozenset[DrafterId] | None = None,
+    ) -> Drafting:
+        """A sequence's drafting, with a prior for every member from what the tenant's prompts like this one taught."""
+        features = prompt_features(tokens[: len(tokens) if num_prompt is None else num_prompt])
+        expertise = self.expertise(tenant)
+        able = [known.member for known in self._known.values() if allowed is None or known.member.drafter in allowed]
+        priors = {member.drafter: expertise.agreement(features, member.drafter) for member in able}
+        drafting = Drafting(
+            tenant=tenant,
+            tokens=tokens,
+            temperature=temperature,
+            features=features,
+            priors=priors,
+            calibrator=self.calibrator,
+            max_nodes=self._max_nodes,
+        )
+        for member in able:
+            drafting.join(member.drafter, priors[member.drafter], has_logits=member.has_logits)
+        return drafting
+
+    def admit(self, drafting: Drafting, drafter: DrafterId) -> None:
+        """Lets a drafter that joined the fleet later draft for an open sequence."""
+        member = self._of(drafter).member
+        prior = self.expertise(drafting.tenant).agreement(drafting.features, drafter)
+        drafting.join(drafter, prior, has_logits=member.has_logits)
+
+    def learn(self, drafting: Drafting) -> None:
+        """Teaches the tenant's expertise what a sequence said since the last time; when it ends, or now and then."""
+        expertise = self.expertise(drafting.tenant)
+        for seen in drafting.scores.agreements():
+            expertise.learn(drafting.features, seen.drafter, seen.agreement, seen.num_tokens)
+        drafting.scores.forget_agreements()
+
+    def assign(self, draftings: Sequence[Drafting], *, round_s: float, num_cooperating: int = 1) -> None:
+        """Sets who drafts for each sequence, by accepted tokens per second under everyone's capacity."""
+        offers = [self._offer(known) for known in self._known.values()]
+        wishes = [self._wish(drafting, offers) for drafting in draftings]
+        chosen = route(wishes, offers, round_s=round_s, num_cooperating=num_cooperating, rules=self.rules)
+        for drafting, drafters in zip(draftings, chosen, strict=True):
+            drafting.drafters = drafters
+
+    def step_s(self, drafter: DrafterId) -> float:
+        """How long one draft step takes it."""
+        known = self._of(drafter)
+        return known.speed.step_s if known.speed else known.member.step_s
+
+    def _offer(self, known: _Known) -> DrafterOffer:
+        member, speed = known.member, known.speed
+        return DrafterOffer(
+            drafter=member.drafter,
+            step_s=speed.step_s if speed else member.step_s,
+            crowding=speed.crowding if speed else 0.0,
+            link_s=member.link_s,
+            capacity=member.capacity,
+            prefill_s_per_token=member.prefill_s_per_token,
+        )
+
+    def _wish(self, drafting: Drafting, offers: Sequence[DrafterOffer]) -> SequenceWish:
+        scores, share = drafting.scores, drafting.accepted_length.trial_share
+        members = drafting.members
+        return SequenceWish(
+            agreements=[
+                tried_as(scores.score(offer.drafter), scores.num_tokens(offer.drafter), share)
+                if offer.drafter in members
+                else 0.0
+                for offer in offers
+            ],
+            current=frozenset(drafting.drafters),
+            num_tokens=drafting.tree.next_position,
+        )
+
+    def _of(self, drafter: DrafterId) -> _Known:
+        known = self._known.get(drafter)
+        if known is None:
+            raise NotFound(f"drafter {drafter} is not in the fleet; members are {sorted(self._known)}")
+        return known

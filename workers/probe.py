@@ -1,0 +1,50 @@
+"""What steps cost on this machine before anyone waits for them: timed steps over a grid of rows and context.
+
+A probed step is a chain of draft nodes below a context that is computed once, so that it has exactly the rows and keys
+asked for, and nothing of it stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from contracts.types import ROOT, SamplingParams, SequenceId, StepReport
+from engine.engine import Engine
+from engine.work import Draft
+
+__all__ = ["probe_steps"]
+
+_PROBE = SequenceId("probe")
+_TOKEN = 1
+
+
+def probe_steps(engine: Engine, plan: Sequence[tuple[int, int]], *, num_times: int = 3) -> Iterator[StepReport]:
+    """Reports of `num_times` steps for each (rows, keys of each row) of the plan that fits this engine.
+
+    The first run of every shape is left out: it meets cold caches and, on CUDA, compilers.
+    """
+    for keys in dict.fromkeys(keys for _, keys in plan):
+        rows_of_keys = [rows for rows, of_keys in plan if of_keys == keys and _fits(engine, rows, keys)]
+        if not rows_of_keys:
+            continue
+        engine.open(_PROBE, [_TOKEN] * keys, SamplingParams())
+        try:
+            _compute_context(engine)
+            for rows in rows_of_keys:
+                nodes = tuple((_TOKEN, ROOT if index == 0 else index - 1) for index in range(rows))
+                for time in range(num_times + 1):
+                    report = engine.step([Draft(sequence=_PROBE, nodes=nodes)]).report
+                    engine.drop_nodes(_PROBE)
+                    if time:
+                        yield report
+        finally:
+            engine.close(_PROBE)
+
+
+def _compute_context(engine: Engine) -> None:
+    while num_pending := engine.num_pending(_PROBE):
+        engine.step([Draft(sequence=_PROBE, num_pending=min(num_pending, engine.limits.max_batch_rows))])
+
+
+def _fits(engine: Engine, rows: int, keys: int) -> bool:
+    return rows <= engine.limits.max_batch_rows and keys + rows <= engine.limits.max_context
