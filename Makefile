@@ -2,8 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
-# What this stage of the project needs; `service` joins when something uses it.
-EXTRAS := engine,test
+EXTRAS := service,test
 TORCH := torch==2.13.0
 # pip's --index-url for torch alone, e.g. PyTorch's CPU index for a machine without CUDA; empty: pip's default index.
 TORCH_INDEX ?=
@@ -15,7 +14,7 @@ PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13 python3
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check bench clean
+.PHONY: help setup test check bench protos clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +33,9 @@ check: setup  ## Lint, format, types and import arrows
 
 bench: setup  ## Measure the engine and print its figures
 	$(BIN)/python -m benchmarks.engine
+
+protos: setup  ## Generate the wire types from protos/
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/specfleet/v1/*.proto
 
 clean:  ## Remove caches and build products; .venv stays
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist specfleet.egg-info
