@@ -1,0 +1,238 @@
+"""The drafters that are in the fleet now: which of them works for which sequence, and what each is told.
+
+Orders are gathered while an event is handled and leave in one message for each drafter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from contracts.clock import Clock
+from contracts.types import DrafterId, SequenceId, Verdict
+from router.orders import (
+    DrafterLink,
+    DrafterOffer,
+    DrafterOrders,
+    Drafts,
+    Opened,
+    TokensDecided,
+    Wish,
+    num_logprobs_wanted,
+)
+from router.sequence import RoutedSequence
+from speculation.load import Cooperation
+from speculation.roster import Member, Roster
+
+__all__ = ["DrafterFigures", "DrafterPool"]
+
+_RUN_AHEAD = 3  # draft nodes for each one that a round may check: those in flight, their successors, and likely misses
+
+
+@dataclass(slots=True, kw_only=True)
+class DrafterFigures:
+    """What one drafter did since it joined."""
+
+    num_draft_tokens: int = 0
+    num_checked_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_steps: int = 0
+    busy_s: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Connected:
+    offer: DrafterOffer
+    link: DrafterLink
+    orders: DrafterOrders = field(default_factory=DrafterOrders)
+    following: set[SequenceId] = field(default_factory=set)
+    figures: DrafterFigures = field(default_factory=DrafterFigures)
+
+
+class DrafterPool:
+    """See the module. `order` ranks names for modes that take the first drafter; unlisted ones come last, by name."""
+
+    def __init__(self, roster: Roster, clock: Clock, *, order: Sequence[DrafterId] = ()) -> None:
+        self.roster, self.clock = roster, clock
+        self.cooperation = Cooperation()
+        self.num_stale = 0
+        self._order = {drafter: place for place, drafter in enumerate(order)}
+        self._connected: dict[DrafterId, _Connected] = {}
+
+    # Membership
+
+    def join(self, offer: DrafterOffer, link: DrafterLink, running: Iterable[RoutedSequence]) -> None:
+        """A drafter that may draft from now on, for open sequences too."""
+        self.roster.join(
+            Member(
+                drafter=offer.drafter,
+                has_logits=offer.has_logits,
+                step_s=offer.step_s,
+                capacity=offer.capacity,
+                prefill_s_per_token=offer.prefill_s_per_token,
+            )
+        )
+        self._connected[offer.drafter] = _Connected(offer=offer, link=link)
+        for sequence in running:
+            if sequence.allowed_drafters is None or offer.drafter in sequence.allowed_drafters:
+                self.roster.admit(sequence.drafting, offer.drafter)
+
+    def leave(self, drafter: DrafterId, running: Iterable[RoutedSequence]) -> None:
+        """It is gone. Its sequences lose what it alone said, and nothing else."""
+        if self._connected.pop(drafter, None) is None:
+            return
+        self.roster.leave(drafter)
+        for sequence in running:
+            sequence.drafting.leave(drafter)
+
+    @property
+    def offers(self) -> list[DrafterOffer]:
+        """Of the connected ones, in the order of their ranks."""
+        return [self._connected[drafter].offer for drafter in sorted(self._connected, key=self._rank)]
+
+    def figures(self, drafter: DrafterId) -> DrafterFigures:
+        return self._connected[drafter].figures
+
+    def num_following(self, drafter: DrafterId) -> int:
+        """Sequences that it has open."""
+        return len(self._connected[drafter].following)
+
+    @property
+    def num_logprobs(self) -> int:
+        """How many of the target's candidates verdicts must carry."""
+        return num_logprobs_wanted(self.offers)
+
+    # Sequences
+
+    def route(self, sequences: Sequence[RoutedSequence], *, round_s: float) -> None:
+        """Decides anew who drafts for whom, and tells those for whom it changed."""
+        routed = [sequence for sequence in sequences if sequence.parts.is_routed and self._connected]
+        if routed:
+            most = max(sequence.parts.max_drafters for sequence in routed)
+            self.roster.assign(
+                [sequence.drafting for sequence in routed],
+                round_s=round_s,
+                num_cooperating=min(self.cooperation.num_drafters, most),
+            )
+            for sequence in routed:
+                sequence.drafting.drafters = sequence.drafting.drafters[: sequence.parts.max_drafters]
+        for sequence in sequences:
+            if not sequence.parts.is_routed:
+                sequence.drafting.drafters = self._first(sequence)
+            self._tell(sequence)
+
+    def decided(self, sequence: RoutedSequence, verdict: Verdict) -> None:
+        """New committed tokens for those who follow a sequence, and the next wish where wishes do not stand."""
+        sequence.finished_drafters.clear()
+        sequence.asked_s = self.clock.now_s()
+        news = TokensDecided(
+            sequence=sequence.id,
+            epoch=sequence.epoch,
+            position=verdict.position,
+            tokens=verdict.tokens,
+            logprobs=verdict.logprobs,
+        )
+        for drafter, connected in self._connected.items():
+            if sequence.id in connected.following:
+                connected.orders.commit.append(news)
+                if not sequence.parts.runs_ahead and drafter in sequence.drafting.drafters:
+                    connected.orders.want.append(self._wish(sequence))
+
+    def end(self, sequence: RoutedSequence) -> None:
+        """Nobody needs to follow it any more; what it taught stays."""
+        self.roster.learn(sequence.drafting)
+        self._close(sequence)
+
+    def restart(self, sequence: RoutedSequence) -> None:
+        """It has a new epoch: those who followed it begin again."""
+        self._close(sequence)
+        self._tell(sequence)
+
+    def take(self, drafter: DrafterId, drafts: Drafts, sequences: dict[SequenceId, RoutedSequence]) -> None:
+        """What a drafter found goes into the trees; what came too late is counted."""
+        connected = self._connected.get(drafter)
+        if connected is None:
+            self.num_stale += len(drafts.drafts)
+            return
+        figures = connected.figures
+        figures.busy_s += max(drafts.ended_s - drafts.began_s, 0.0)
+        for step in drafts.steps:
+            figures.num_steps += 1
+            self.roster.observe_step(drafter, num_sequences=step.num_sequences, elapsed_s=step.elapsed_s)
+        for draft in drafts.drafts:
+            sequence = sequences.get(draft.sequence)
+            if sequence is None or draft.epoch != sequence.epoch or drafter not in sequence.drafting.members:
+                self.num_stale += 1
+                continue
+            figures.num_draft_tokens += len(draft.nodes)
+            sequence.drafting.take(drafter, draft.nodes, position=draft.position, below=draft.below)
+            if draft.is_last and draft.position == sequence.position:
+                sequence.finished_drafters.add(drafter)
+
+    def count(self, said_by: Sequence[Iterable[DrafterId]], accepted: frozenset[int]) -> None:
+        """A round checked these nodes, each said by some drafters, and accepted some."""
+        for index, drafters in enumerate(said_by):
+            for drafter in drafters:
+                if (connected := self._connected.get(drafter)) is not None:
+                    connected.figures.num_checked_tokens += 1
+                    connected.figures.num_accepted_tokens += index in accepted
+
+    def flush(self) -> None:
+        """Sends what was gathered."""
+        for connected in self._connected.values():
+            if connected.orders:
+                orders, connected.orders = connected.orders, DrafterOrders()
+                connected.link.send(orders)
+
+    # Inside
+
+    def _rank(self, drafter: DrafterId) -> tuple[int, str]:
+        return self._order.get(drafter, len(self._order)), drafter
+
+    def _first(self, sequence: RoutedSequence) -> tuple[DrafterId, ...]:
+        able = sorted(sequence.drafting.members & self._connected.keys(), key=self._rank)
+        return tuple(able[: sequence.parts.max_drafters])
+
+    def _tell(self, sequence: RoutedSequence) -> None:
+        """Opens the sequence where it has become someone's, closes it where it no longer is."""
+        for drafter, connected in self._connected.items():
+            wanted = drafter in sequence.drafting.drafters
+            if wanted and sequence.id not in connected.following:
+                connected.following.add(sequence.id)
+                connected.orders.open.append(opened(sequence))
+                connected.orders.want.append(self._wish(sequence))
+                sequence.finished_drafters.discard(drafter)
+                sequence.asked_s = self.clock.now_s()
+            elif not wanted and sequence.id in connected.following:
+                connected.following.discard(sequence.id)
+                connected.orders.end(sequence.id)
+
+    def _close(self, sequence: RoutedSequence) -> None:
+        for connected in self._connected.values():
+            if sequence.id in connected.following:
+                connected.following.discard(sequence.id)
+                connected.orders.end(sequence.id)
+
+    def _wish(self, sequence: RoutedSequence) -> Wish:
+        num_nodes = sequence.max_draft * (_RUN_AHEAD if sequence.parts.runs_ahead else 1)
+        return Wish(
+            sequence=sequence.id,
+            epoch=sequence.epoch,
+            position=sequence.position,
+            num_nodes=num_nodes,
+            max_depth=num_nodes if sequence.parts.is_chain else 2 * sequence.max_draft,
+            max_children=1 if sequence.parts.is_chain else 0,
+            run_ahead=sequence.parts.runs_ahead,
+        )
+
+
+def opened(sequence: RoutedSequence) -> Opened:
+    """A sequence for a worker that does not know it."""
+    return Opened(
+        sequence=sequence.id,
+        epoch=sequence.epoch,
+        tenant=sequence.tenant,
+        tokens=tuple(sequence.tokens),
+        num_prompt=sequence.num_prompt,
+        sampling=sequence.sampling,
+    )

@@ -1,0 +1,177 @@
+"""The gRPC face to workers: one stream for each, whose life is its membership."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from contracts.errors import AlreadyExists, InvalidArgument
+from contracts.types import DrafterId
+from router import wire
+from router.front import Front
+from router.grpc_errors import streams
+from router.orders import DrafterOffer, DrafterOrders, VerifierOrders
+from router.scheduler import Scheduler
+from router.scheduling_loop import SchedulingLoop
+from router.target_text import TargetText
+from router.timeline import Timeline
+from specfleet.v1 import fleet_pb2, fleet_pb2_grpc
+
+__all__ = ["FleetService", "WorkerStream"]
+
+_log = logging.getLogger(__name__)
+_MAX_QUEUED = 4096  # messages to one worker that does not read: it is as good as dead
+
+
+class WorkerStream:
+    """What is to be sent to one worker. Sending never waits; a worker that does not read is given up."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[fleet_pb2.ToWorker | None] = asyncio.Queue(maxsize=_MAX_QUEUED)
+        self.is_over = False
+
+    def put(self, message: fleet_pb2.ToWorker) -> None:
+        try:
+            self._queue.put_nowait(message)
+        except asyncio.QueueFull:
+            self.is_over = True
+
+    def end(self) -> None:
+        """Nothing more goes out after what is queued."""
+        self.is_over = True
+        if not self._queue.full():
+            self._queue.put_nowait(None)
+
+    async def messages(self) -> AsyncIterator[fleet_pb2.ToWorker]:
+        while (message := await self._queue.get()) is not None:
+            yield message
+
+
+class _VerifierLink:
+    def __init__(self, stream: WorkerStream) -> None:
+        self.stream = stream
+
+    def send(self, orders: VerifierOrders) -> None:
+        self.stream.put(wire.verifier_work(orders))
+
+
+class _DrafterLink:
+    def __init__(self, stream: WorkerStream) -> None:
+        self.stream = stream
+
+    def send(self, orders: DrafterOrders) -> None:
+        self.stream.put(wire.drafter_work(orders))
+
+
+class FleetService(fleet_pb2_grpc.FleetServicer):
+    """See the module."""
+
+    def __init__(self, name: str, scheduler: Scheduler, loop: SchedulingLoop, front: Front, timeline: Timeline) -> None:
+        self.name, self.scheduler, self.loop, self.front, self.timeline = name, scheduler, loop, front, timeline
+        self.streams: dict[str, WorkerStream] = {}
+
+    @streams
+    async def Join(
+        self, messages: AsyncIterator[fleet_pb2.FromWorker], context: Any
+    ) -> AsyncIterator[fleet_pb2.ToWorker]:
+        hello = await anext(messages)
+        stream = WorkerStream()
+        match hello.WhichOneof("message"):
+            case "verifier_hello":
+                name, reading = self._admit_verifier(hello.verifier_hello, stream), self._read_verifier(messages)
+            case "drafter_hello":
+                offer = self._admit_drafter(hello.drafter_hello, stream)
+                name, reading = str(offer.drafter), self._read_drafter(messages, offer)
+            case other:
+                raise InvalidArgument(f"a worker's first message is {other}; it says hello first")
+        self.streams[name] = stream
+        _log.info("%s joined", name)
+        reader = asyncio.create_task(self._read_all(reading, stream))
+        try:
+            yield fleet_pb2.ToWorker(welcome=fleet_pb2.Welcome(router=self.name))
+            async for message in stream.messages():
+                yield message
+            if (error := reader.exception() if reader.done() and not reader.cancelled() else None) is not None:
+                raise error
+        finally:
+            reader.cancel()
+            del self.streams[name]
+            self._left(hello, name)
+
+    def drain(self, worker: str) -> list[str]:
+        """Asks a worker to leave, or with an empty name all of them; their names."""
+        names = [name for name in self.streams if worker in ("", name)]
+        for name in names:
+            self.streams[name].put(fleet_pb2.ToWorker(drain=fleet_pb2.Drain()))
+        return names
+
+    # Inside
+
+    def _admit_verifier(self, hello: fleet_pb2.VerifierHello, stream: WorkerStream) -> str:
+        offer = wire.verifier_offer(hello)
+        if self.scheduler.verifier is not None:
+            raise AlreadyExists(f"verifier {self.scheduler.verifier.offer.name} serves already; this router has one")
+        known = self.front.offer
+        if known is not None and known.model != offer.model:
+            raise InvalidArgument(
+                f"verifier {offer.name} runs {offer.model.name} ({offer.model.weights_digest[:12]}); this fleet began "
+                f"with {known.model.name} ({known.model.weights_digest[:12]}), and a text must not change its model"
+            )
+        for drafter in self.scheduler.pool.offers:
+            _check_tokenizer(drafter, offer.model.tokenizer_digest)
+        self.front.target_joined(offer, TargetText.load(dict(hello.tokenizer_files)))
+        self.scheduler.verifier_joined(offer, _VerifierLink(stream))
+        self.loop.poke()
+        return offer.name
+
+    def _admit_drafter(self, hello: fleet_pb2.DrafterHello, stream: WorkerStream) -> DrafterOffer:
+        offer = wire.drafter_offer(hello)
+        if offer.drafter in self.scheduler.roster or offer.drafter in self.streams:
+            raise AlreadyExists(f"a worker called {offer.drafter} is in the fleet already; give each its own name")
+        if self.front.offer is not None:
+            _check_tokenizer(offer, self.front.offer.model.tokenizer_digest)
+        self.scheduler.drafter_joined(offer, _DrafterLink(stream))
+        self.loop.poke()
+        return offer
+
+    async def _read_all(self, reading: Any, stream: WorkerStream) -> None:
+        try:
+            await reading
+        finally:
+            stream.end()
+
+    async def _read_verifier(self, messages: AsyncIterator[fleet_pb2.FromWorker]) -> None:
+        async for message in messages:
+            if message.WhichOneof("message") != "round_done":
+                raise InvalidArgument(f"a verifier sends {message.WhichOneof('message')}; it answers rounds only")
+            done = wire.round_done(message.round_done)
+            self.scheduler.round_done(done)
+            self.loop.poke()
+
+    async def _read_drafter(self, messages: AsyncIterator[fleet_pb2.FromWorker], offer: DrafterOffer) -> None:
+        async for message in messages:
+            if message.WhichOneof("message") != "drafts":
+                raise InvalidArgument(f"a drafter sends {message.WhichOneof('message')}; it sends drafts only")
+            num_tokens = self.front.offer.num_real_tokens if self.front.offer is not None else 0
+            drafts = wire.drafts(message.drafts, offer.drafter, num_tokens=num_tokens)
+            self.timeline.drafted(offer.drafter, drafts)
+            self.scheduler.drafts(offer.drafter, drafts)
+            self.loop.poke()
+
+    def _left(self, hello: fleet_pb2.FromWorker, name: str) -> None:
+        _log.info("%s left", name)
+        if hello.WhichOneof("message") == "verifier_hello":
+            self.scheduler.verifier_left()
+        else:
+            self.scheduler.drafter_left(DrafterId(name))
+        self.loop.poke()
+
+
+def _check_tokenizer(drafter: DrafterOffer, digest: str) -> None:
+    if drafter.model is not None and drafter.model.tokenizer_digest != digest:
+        raise InvalidArgument(
+            f"drafter {drafter.drafter} has another tokenizer ({drafter.model.tokenizer_digest[:12]}) than the target "
+            f"({digest[:12]}), so its token ids mean other things; use a drafter made for the target's tokenizer"
+        )

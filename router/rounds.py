@@ -1,0 +1,190 @@
+"""What the next round holds: prompts in chunks, plain steps, and the part of every tree that is worth checking now.
+
+Two questions are put to `speculation/`: which nodes (the budget), and whether to go now or wait for drafts that are
+due. Neither looks at anything the verifier knows about the round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contracts.clock import Clock
+from contracts.types import SequenceId
+from router.orders import RoundItem
+from router.sequence import RoutedSequence
+from speculation.budget import Ready, RoundBudget
+from speculation.cost import CostTable
+from speculation.frontier import Frontier
+from speculation.roster import Roster
+from speculation.tree_node import TreeNode
+from speculation.waiting import Due, wait_s
+
+__all__ = ["PlannedRound", "RoundMaker"]
+
+_PATIENCE_S = 0.5  # how long a sequence that waits for its drafter waits at most
+_SOON_S = 0.0003  # when a draft is due that is late already
+_LINK_S = 0.0005  # message to a drafter and back
+_CHUNK_ROWS = 128  # of prompts in a round that others decode in: their next token should not come much later
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRound:
+    """Items in the order of their sequences; without items it is to be asked again after `wait_s`."""
+
+    items: tuple[RoundItem, ...] = ()
+    sequences: tuple[RoutedSequence, ...] = ()
+    wait_s: float = 0.0
+
+
+class RoundMaker:
+    """See the module."""
+
+    def __init__(self, clock: Clock, roster: Roster, cost: CostTable, *, max_rows: int) -> None:
+        self.clock, self.roster, self.cost = clock, roster, cost
+        self.max_rows = max_rows
+        self._budget = RoundBudget(max_rows=max_rows)
+
+    def plan(self, sequences: Sequence[RoutedSequence]) -> PlannedRound:
+        """The next round of these sequences, none of which is in one; the more important first."""
+        decoding = [sequence for sequence in sequences if sequence.is_decoding]
+        reading = [sequence for sequence in sequences if not sequence.is_decoding]
+        going = [sequence for sequence in decoding if not self._is_held(sequence)]
+        if not going and not reading:
+            return PlannedRound(wait_s=_PATIENCE_S if decoding else 0.0)
+        frontiers = self._frontiers(going)
+        if not reading and (delay_s := self._wait_s(going, frontiers)) > 0.0:
+            return PlannedRound(wait_s=delay_s)
+        items: list[RoundItem] = []
+        chosen: list[RoutedSequence] = []
+        for sequence in going:
+            if sequence.id in frontiers:
+                items.append(self._item(sequence, frontiers[sequence.id], None))
+                chosen.append(sequence)
+        self._add_prompts(reading, items, chosen, is_shared=bool(items))
+        return PlannedRound(items=tuple(items), sequences=tuple(chosen))
+
+    def round_s(self) -> float:
+        """What a round of one row costs: the time that drafting can hide behind."""
+        return self.cost.cost_s(1, 1) if self.cost else 0.02
+
+    # Inside
+
+    def _is_held(self, sequence: RoutedSequence) -> bool:
+        """Whether it drafts and verifies in turn, and it is the drafter's turn."""
+        drafts_first = sequence.parts.max_drafters > 0 and not sequence.parts.runs_ahead and sequence.num_left > 1
+        return drafts_first and sequence.awaits_drafts and self.clock.now_s() - sequence.asked_s < _PATIENCE_S
+
+    def _frontiers(self, sequences: Sequence[RoutedSequence]) -> dict[SequenceId, Frontier]:
+        """What each of them would check now. Those for which there is no room are left out."""
+        fixed = {s.id: self._fixed(s) for s in sequences if not (s.parts.is_budgeted and self.cost)}
+        num_fixed = sum(1 + len(nodes) for nodes in fixed.values())
+        ready = [
+            Ready(
+                sequence=s.id,
+                context=s.position,
+                nodes=_shallow(s),
+                max_nodes=min(s.max_draft, s.num_left - 1),
+                priority=s.priority,
+            )
+            for s in sequences
+            if s.id not in fixed
+        ]
+        chosen = dict(self._budget.choose(ready, self.cost).nodes) if ready else {}
+        frontiers = {s.id: s.drafting.tree.frontier_of(chosen[s.id]) for s in sequences if s.id in chosen}
+        room = self.max_rows - sum(1 + len(frontier.ids) for frontier in frontiers.values())
+        for s in sequences:
+            if s.id in fixed and room > 0:
+                nodes = fixed[s.id][: room - 1] if num_fixed > room else fixed[s.id]
+                frontiers[s.id] = s.drafting.tree.frontier_of(nodes)
+                room -= 1 + len(nodes)
+        return frontiers
+
+    def _fixed(self, sequence: RoutedSequence) -> list[int]:
+        """Its best nodes, at most as many as it may have."""
+        if sequence.parts.max_drafters == 0:
+            return []
+        most = min(sequence.max_draft, sequence.num_left - 1)
+        return [node.id for _, node in zip(range(most), _shallow(sequence), strict=False)]
+
+    def _wait_s(self, sequences: Sequence[RoutedSequence], frontiers: dict[SequenceId, Frontier]) -> float:
+        """How long what is due is worth waiting for."""
+        if not self.cost or not any(s.parts.runs_ahead and s.awaits_drafts for s in sequences):
+            return 0.0
+        tokens, num_rows, num_context, due = 0.0, 0, 0, []
+        now_s = self.clock.now_s()
+        for s in sequences:
+            ids = frontiers[s.id].ids if s.id in frontiers else ()
+            values = [s.drafting.tree[node].value for node in ids]
+            tokens += 1.0 + sum(values)
+            num_rows += 1 + len(ids)
+            num_context += (1 + len(ids)) * s.position
+            if s.parts.runs_ahead and s.awaits_drafts:
+                due += self._due(s, ids, values, now_s)
+        return wait_s(
+            ready_tokens=tokens, num_rows=num_rows, num_context=num_context, due=due, cost=self.cost, max_wait_s=0.1
+        )
+
+    def _due(self, sequence: RoutedSequence, ids: Sequence[int], values: Sequence[float], now_s: float) -> list[Due]:
+        """The next steps of its best drafter below what there is."""
+        drafter = next(d for d in sequence.drafting.drafters if d not in sequence.finished_drafters)
+        step_s, agreement = self.roster.step_s(drafter), sequence.drafting.scores.score(drafter)
+        depth = max((sequence.drafting.tree.depth(node) for node in ids), default=0)
+        value = min(values, default=1.0)
+        late_s = now_s - (sequence.asked_s + _LINK_S + (depth + 1) * step_s)
+        # Something that should have been here long ago may not come at all.
+        chance = 1.0 if late_s < 5 * step_s else 0.2
+        due = []
+        for ahead in range(1, min(sequence.max_draft, sequence.num_left - 1) - depth + 1):
+            value *= agreement
+            in_s = max(_SOON_S, -late_s) + (ahead - 1) * step_s
+            due.append(Due(in_s=in_s, tokens=value, num_rows=1, num_context=sequence.position, chance=chance))
+        return due
+
+    def _add_prompts(
+        self,
+        reading: Sequence[RoutedSequence],
+        items: list[RoundItem],
+        chosen: list[RoutedSequence],
+        *,
+        is_shared: bool,
+    ) -> None:
+        room = self.max_rows - sum(1 + len(item.nodes) for item in items)
+        room = min(room, _CHUNK_ROWS) if is_shared else room
+        for sequence in reading:
+            num_pending = len(sequence.tokens) - sequence.num_sent
+            if room <= 0:
+                return
+            if num_pending <= room:
+                # The last chunk decides a token, and drafts that are there already come along.
+                spare = min(room - num_pending, sequence.max_draft, sequence.num_left - 1)
+                nodes = self._fixed(sequence)[: max(spare, 0)]
+                items.append(self._item(sequence, sequence.drafting.tree.frontier_of(nodes), None))
+                room -= num_pending + len(nodes)
+            else:
+                items.append(self._item(sequence, Frontier(position=sequence.position), room))
+                room = 0
+            chosen.append(sequence)
+
+    def _item(self, sequence: RoutedSequence, frontier: Frontier, num_pending: int | None) -> RoundItem:
+        masks: tuple[bytes, ...] = ()
+        if sequence.constraint is not None and num_pending is None:
+            masks = sequence.constraint.masks(
+                [node.token for node in frontier.nodes], [node.parent for node in frontier.nodes]
+            )
+        if num_pending is None:
+            sequence.drafting.tree.start(frontier)
+        return RoundItem(
+            sequence=sequence.id,
+            epoch=sequence.epoch,
+            position=sequence.position,
+            num_pending=num_pending,
+            nodes=frontier.nodes,
+            masks=masks,
+        )
+
+
+def _shallow(sequence: RoutedSequence) -> list[TreeNode]:
+    """Nodes by value, none deeper than tokens are left to decide."""
+    tree, root_position = sequence.drafting.tree, sequence.position - 1
+    return [node for node in tree.by_value() if node.position - root_position < sequence.num_left]

@@ -1,0 +1,301 @@
+"""The scheduling loop: events come in, orders go out. Knows no network, no threads and no time of its own.
+
+Whatever happens (a round is done, drafts arrive, someone joins or leaves, a request comes or goes) is one call here,
+and `tick` then does what has become possible. So the same code serves real workers and a simulator on a virtual clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from contracts.clock import Clock
+from contracts.types import DrafterId, SequenceId, Verdict
+from router.drafter_pool import DrafterPool, opened
+from router.orders import (
+    DrafterLink,
+    DrafterOffer,
+    Drafts,
+    Failure,
+    Opened,
+    RoundDone,
+    RoundOrder,
+    VerifierLink,
+    VerifierOffer,
+    VerifierOrders,
+)
+from router.rounds import PlannedRound, RoundMaker
+from router.sequence import RoutedSequence
+from speculation.cost import CostTable
+from speculation.roster import Roster
+
+__all__ = ["Scheduler", "SchedulerFigures"]
+
+_ROUTE_EVERY = 8  # rounds
+_RECENT = 64  # rounds over which idleness and time of a round are told
+
+
+@dataclass(slots=True)
+class SchedulerFigures:
+    """Counts since the start, and the recent rounds."""
+
+    num_rounds: int = 0
+    num_tokens: int = 0
+    num_stale: int = 0
+    num_restarts: int = 0
+    rounds_by_frontier: dict[int, int] = field(default_factory=dict)
+    accepted_by_position: dict[int, int] = field(default_factory=dict)
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    recent: deque[tuple[float, float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    """(end of the round, its seconds in the engine, tokens it decided)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Verifier:
+    offer: VerifierOffer
+    link: VerifierLink
+    rounds: RoundMaker
+    num_reserved_blocks: int = 0
+    num_free_blocks: int = 0
+    in_flight: PlannedRound | None = None
+    round: int = 0
+    sent_s: float = 0.0
+
+
+class Scheduler:
+    """See the module. One target group; any number of drafters."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        drafter_order: tuple[DrafterId, ...] = (),
+        max_running: int = 64,
+        on_round: Callable[[RoundDone, PlannedRound], None] | None = None,
+    ) -> None:
+        self.clock = clock
+        self.roster = Roster()
+        self.pool = DrafterPool(self.roster, clock, order=drafter_order)
+        self.cost = CostTable()
+        self.max_running = max_running
+        self.figures = SchedulerFigures()
+        self.running: dict[SequenceId, RoutedSequence] = {}
+        self.waiting: deque[RoutedSequence] = deque()
+        self.verifier: _Verifier | None = None
+        self._orders = VerifierOrders()
+        self._last_round = 0
+        self._needs_routing = False
+        self._on_round = on_round or (lambda done, planned: None)
+
+    # Events
+
+    def verifier_joined(self, offer: VerifierOffer, link: VerifierLink) -> None:
+        """The target is there, or there again: everything that runs begins anew on it."""
+        self.cost = CostTable()
+        for report in offer.probes:
+            self.cost.observe(report)
+        rounds = RoundMaker(self.clock, self.roster, self.cost, max_rows=offer.max_batch_rows)
+        self.verifier = _Verifier(offer=offer, link=link, rounds=rounds, num_free_blocks=offer.num_blocks)
+        self._orders = VerifierOrders()
+        for sequence in self.running.values():
+            self._orders.open.append(self._opened(sequence))
+            self.verifier.num_reserved_blocks += self._blocks(sequence)
+
+    def verifier_left(self) -> None:
+        """It is gone: what runs waits for the next, and keeps its committed tokens."""
+        self.verifier, self._orders = None, VerifierOrders()
+        for sequence in self.running.values():
+            self._restart(sequence)
+
+    def drafter_joined(self, offer: DrafterOffer, link: DrafterLink) -> None:
+        self.pool.join(offer, link, self._all())
+        self._needs_routing = True
+
+    def drafter_left(self, drafter: DrafterId) -> None:
+        self.pool.leave(drafter, self._all())
+        self._needs_routing = True
+
+    def submit(self, sequence: RoutedSequence) -> None:
+        """A new sequence; it runs as soon as there is room."""
+        place = len(self.waiting)
+        while place and self.waiting[place - 1].priority < sequence.priority:
+            place -= 1
+        self.waiting.insert(place, sequence)
+
+    def cancel(self, sequence: SequenceId) -> None:
+        """Nobody wants it any more. A round that it is in brings nothing for it."""
+        self.waiting = deque(other for other in self.waiting if other.id != sequence)
+        if (found := self.running.get(sequence)) is not None:
+            self._end(found)
+
+    def drafts(self, drafter: DrafterId, drafts: Drafts) -> None:
+        """A drafter says what it found."""
+        self.pool.take(drafter, drafts, self.running)
+
+    def round_done(self, done: RoundDone) -> None:
+        """The verifier says what came of a round."""
+        verifier = self.verifier
+        if verifier is None or verifier.in_flight is None or done.round != verifier.round:
+            self.figures.num_stale += 1
+            return
+        planned, verifier.in_flight = verifier.in_flight, None
+        verifier.num_free_blocks = done.num_free_blocks
+        self.cost.observe(done.report)
+        self.figures.num_rounds += 1
+        num_before = self.figures.num_tokens
+        verdicts = {verdict.sequence: verdict for verdict in done.verdicts}
+        failures = {failure.sequence: failure for failure in done.failures}
+        for item, sequence in zip(planned.items, planned.sequences, strict=True):
+            if self.running.get(sequence.id) is not sequence or sequence.epoch != item.epoch:
+                continue
+            sequence.is_in_round = False
+            if (verdict := verdicts.get(sequence.id)) is not None:
+                self._settle(sequence, verdict)
+            elif (failure := failures.get(sequence.id)) is not None:
+                self._failed(sequence, failure)
+        self.figures.recent.append((self.clock.now_s(), done.report.elapsed_s, self.figures.num_tokens - num_before))
+        self._on_round(done, planned)
+
+    def tick(self) -> float | None:
+        """Does what has become possible; after how many seconds to be called again if nothing happens before."""
+        self._admit()
+        after_s = self._start_round()
+        if self.verifier is not None and (self._orders.close or self._orders.open):
+            self._send(None)
+        self.pool.flush()
+        return after_s
+
+    # Inside
+
+    def _all(self) -> list[RoutedSequence]:
+        return [*self.running.values(), *self.waiting]
+
+    def _admit(self) -> None:
+        """Lets in those that wait, in their order, as long as the cache has room for all they may become."""
+        verifier, num_before = self.verifier, len(self.running)
+        while verifier is not None and self.waiting and len(self.running) < self.max_running:
+            sequence = self.waiting[0]
+            num_blocks = self._blocks(sequence)
+            if verifier.num_reserved_blocks + num_blocks > verifier.offer.num_blocks and self.running:
+                break
+            self.waiting.popleft()
+            verifier.num_reserved_blocks += num_blocks
+            self.running[sequence.id] = sequence
+            self._orders.open.append(self._opened(sequence))
+        if verifier is not None and (len(self.running) > num_before or self._needs_routing):
+            self._route(verifier)
+
+    def _route(self, verifier: _Verifier) -> None:
+        self._needs_routing = False
+        self.pool.route(list(self.running.values()), round_s=verifier.rounds.round_s())
+
+    def _start_round(self) -> float | None:
+        verifier = self.verifier
+        if verifier is None or verifier.in_flight is not None or not self.running:
+            return None
+        planned = verifier.rounds.plan(sorted(self.running.values(), key=lambda sequence: -sequence.priority))
+        if not planned.items:
+            return planned.wait_s or None
+        self._last_round += 1
+        verifier.in_flight, verifier.round, verifier.sent_s = planned, self._last_round, self.clock.now_s()
+        for item, sequence in zip(planned.items, planned.sequences, strict=True):
+            sequence.is_in_round = True
+            sequence.num_sent = (
+                len(sequence.tokens) if item.num_pending is None else sequence.num_sent + item.num_pending
+            )
+        self._send(RoundOrder(round=self._last_round, items=planned.items))
+        if self._last_round % _ROUTE_EVERY == 0:
+            self._observe_load(verifier)
+            self._route(verifier)
+        return None
+
+    def _send(self, order: RoundOrder | None) -> None:
+        assert self.verifier is not None, "orders are gathered for a verifier that is there"
+        orders, self._orders = self._orders, VerifierOrders()
+        orders.round = order
+        self.verifier.link.send(orders)
+
+    def _settle(self, sequence: RoutedSequence, verdict: Verdict) -> None:
+        frontier = sequence.drafting.tree.in_flight
+        nodes = frontier.nodes if frontier is not None else ()
+        said_by = [tuple(sequence.drafting.tree[node].said) for node in frontier.ids] if frontier is not None else []
+        settled = sequence.drafting.settle(verdict)
+        if settled.stale:
+            self.figures.num_stale += 1
+            return
+        guessed_by: list[DrafterId | None] = [*(nodes[index].drafter for index in verdict.accepted), None]
+        sequence.tokens += verdict.tokens
+        sequence.is_decoding = True
+        sequence.figures.count(len(nodes), guessed_by)
+        self.pool.count(said_by, frozenset(verdict.accepted))
+        self._count(len(nodes), len(verdict.accepted), len(verdict.tokens))
+        if sequence.constraint is not None:
+            sequence.constraint.advance(verdict.tokens)
+        if sequence.output.take(verdict.tokens, guessed_by, verdict.logprobs):
+            self._end(sequence)
+        else:
+            self.pool.decided(sequence, verdict)
+
+    def _failed(self, sequence: RoutedSequence, failure: Failure) -> None:
+        sequence.drafting.tree.abandon()
+        if failure.code in ("Stale", "OutOfBlocks"):
+            # It is the verifier that knows too little of it, or has no room now: begin again.
+            self.figures.num_stale += failure.code == "Stale"
+            self._orders.end(sequence.id)
+            self._restart(sequence)
+            self._orders.open.append(self._opened(sequence))
+            return
+        self._end(sequence)
+        sequence.output.fail(failure.code, failure.reason)
+
+    def _restart(self, sequence: RoutedSequence) -> None:
+        sequence.restart()
+        self.figures.num_restarts += 1
+        self.pool.restart(sequence)
+
+    def _end(self, sequence: RoutedSequence) -> None:
+        del self.running[sequence.id]
+        self.pool.end(sequence)
+        if self.verifier is not None:
+            self.verifier.num_reserved_blocks -= self._blocks(sequence)
+            self._orders.end(sequence.id)
+
+    def _opened(self, sequence: RoutedSequence) -> Opened:
+        """For the verifier: with as many of its candidates as drafters want to learn from."""
+        num_logprobs = max(sequence.sampling.num_logprobs, self.pool.num_logprobs)
+        return replace(opened(sequence), sampling=replace(sequence.sampling, num_logprobs=num_logprobs))
+
+    def _blocks(self, sequence: RoutedSequence) -> int:
+        """Cache blocks that it may come to need: all its tokens, and a tree in blocks of its own."""
+        assert self.verifier is not None, "asked only where there is a cache"
+        size = self.verifier.offer.block_tokens
+        return (
+            -(-(sequence.num_prompt + sequence.max_tokens + sequence.max_draft) // size)
+            + 1
+            + -(-sequence.max_draft // size)
+        )
+
+    def _observe_load(self, verifier: _Verifier) -> None:
+        self.pool.cooperation.observe(
+            busy_share=1.0 - self.idle_share(), backlog_rounds=len(self.waiting) / max(len(self.running), 1)
+        )
+
+    def idle_share(self) -> float:
+        """Part of the time of the recent rounds in which the verifier computed nothing."""
+        recent = self.figures.recent
+        if len(recent) < 2:
+            return 0.0
+        span_s = recent[-1][0] - recent[0][0]
+        busy_s = sum(busy for _, busy, _ in list(recent)[1:])
+        return min(max(1.0 - busy_s / span_s, 0.0), 1.0) if span_s > 0.0 else 0.0
+
+    def _count(self, num_checked: int, num_accepted: int, num_tokens: int) -> None:
+        figures = self.figures
+        figures.num_tokens += num_tokens
+        figures.num_draft_tokens += num_checked
+        figures.num_accepted_tokens += num_accepted
+        figures.rounds_by_frontier[num_checked] = figures.rounds_by_frontier.get(num_checked, 0) + 1
+        for position in range(num_accepted):
+            figures.accepted_by_position[position] = figures.accepted_by_position.get(position, 0) + 1

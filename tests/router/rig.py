@@ -1,0 +1,362 @@
+"""A fleet without a network: the real scheduler, engine and drafters, their messages carried in an order of choice."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from contracts.clock import VirtualClock
+from contracts.types import (
+    DrafterId,
+    DraftNode,
+    Epoch,
+    Feedback,
+    SamplingParams,
+    SequenceId,
+    StepReport,
+    TenantId,
+    TokenLogprob,
+    Verdict,
+)
+from engine.engine import Engine
+from engine.work import Verify
+from router.modes import mode_parts
+from router.orders import (
+    Draft,
+    DrafterOffer,
+    DrafterOrders,
+    Drafts,
+    Failure,
+    RoundDone,
+    VerifierOffer,
+    VerifierOrders,
+)
+from router.scheduler import Scheduler
+from router.sequence import RoutedSequence
+from workers.drafters.drafter import Ask, Commit, Drafter, Opening
+
+TENANT = TenantId("t")
+
+
+@dataclass
+class Collected:
+    """An output that keeps what it is told and ends after so many tokens."""
+
+    max_tokens: int
+    tokens: list[int] = field(default_factory=list)
+    guessed_by: list[DrafterId | None] = field(default_factory=list)
+    has_ended: bool = False
+    failure: str = ""
+
+    def take(
+        self, tokens: Sequence[int], guessed_by: Sequence[DrafterId | None], logprobs: Sequence[TokenLogprob]
+    ) -> bool:
+        assert not self.has_ended, "tokens after the end"
+        room = self.max_tokens - len(self.tokens)
+        self.tokens += tokens[:room]
+        self.guessed_by += guessed_by[:room]
+        self.has_ended = len(self.tokens) == self.max_tokens
+        return self.has_ended
+
+    def fail(self, code: str, reason: str) -> None:
+        self.failure, self.has_ended = f"{code}: {reason}", True
+
+
+class EngineVerifier:
+    """A verifier group as a function call: rounds are answered when told to."""
+
+    def __init__(self, engine: Engine, clock: VirtualClock) -> None:
+        self.engine, self.clock = engine, clock
+        self.orders: deque[VerifierOrders] = deque()
+        self.num_rows: list[int] = []
+
+    def send(self, orders: VerifierOrders) -> None:
+        self.orders.append(orders)
+
+    def offer(self) -> VerifierOffer:
+        limits = self.engine.limits
+        return VerifierOffer(
+            name="verifier",
+            model=self.engine.identity,
+            num_ranks=1,
+            max_context=limits.max_context,
+            max_batch_rows=limits.max_batch_rows,
+            num_blocks=self.engine.num_free_blocks,
+            block_tokens=16,
+            eos_token_ids=frozenset(),
+            num_real_tokens=limits.num_real_tokens,
+            probes=tuple(
+                StepReport(num_rows=rows, num_context=rows, num_sequences=1, elapsed_s=0.02 + 0.0002 * rows)
+                for rows in (1, 8, 64)
+            ),
+            device="cpu",
+        )
+
+    def work(self) -> RoundDone | None:
+        """Does the oldest message; what came of its round."""
+        orders = self.orders.popleft()
+        for sequence in orders.close:
+            self.engine.close(sequence)
+        for opened in orders.open:
+            self.engine.open(
+                opened.sequence,
+                opened.tokens,
+                opened.sampling,
+                num_prompt=opened.num_prompt,
+                tenant=opened.tenant,
+                epoch=opened.epoch,
+            )
+        if orders.round is None:
+            return None
+        work = []
+        for item in orders.round.items:
+            pending = self.engine.num_pending(item.sequence)
+            num_pending = None if item.num_pending is None else min(item.num_pending, pending)
+            work.append(Verify(sequence=item.sequence, num_pending=num_pending, nodes=item.nodes, masks=item.masks))
+        result = self.engine.step(work)
+        self.num_rows.append(result.report.num_rows)
+        began_s = self.clock.wall_s()
+        self.clock.advance(0.02)
+        return RoundDone(
+            round=orders.round.round,
+            verdicts=tuple(
+                Verdict(
+                    sequence=outcome.sequence,
+                    epoch=outcome.epoch,
+                    position=outcome.position,
+                    accepted=outcome.accepted,
+                    tokens=outcome.tokens,
+                    logprobs=outcome.logprobs,
+                    feedback=tuple(
+                        Feedback(parent_accepted=False, chosen=False, pruned=each.pruned) for each in outcome.feedback
+                    ),
+                )
+                for outcome in result.outcomes
+                if isinstance(outcome, Verdict)
+            ),
+            failures=tuple(
+                Failure(sequence=piece.sequence, epoch=Epoch(0), code=type(outcome).__name__, reason=str(outcome))
+                for piece, outcome in zip(work, result.outcomes, strict=True)
+                if isinstance(outcome, Exception)
+            ),
+            report=StepReport(
+                num_rows=result.report.num_rows,
+                num_context=result.report.num_context,
+                num_sequences=result.report.num_sequences,
+                elapsed_s=0.02,
+            ),
+            began_s=began_s,
+            num_free_blocks=self.engine.num_free_blocks,
+        )
+
+
+class InlineDrafter:
+    """A drafter node as a function call: takes the oldest message, then drafts what it is to draft."""
+
+    def __init__(self, drafter: Drafter, name: str, *, has_logits: bool = True) -> None:
+        self.drafter, self.name, self.has_logits = drafter, DrafterId(name), has_logits
+        self.orders: deque[DrafterOrders] = deque()
+        self._positions: dict[SequenceId, tuple[Epoch, int]] = {}
+        self._standing: dict[SequenceId, Ask] = {}
+
+    def send(self, orders: DrafterOrders) -> None:
+        self.orders.append(orders)
+
+    def offer(self) -> DrafterOffer:
+        return DrafterOffer(
+            drafter=self.name,
+            kind=self.drafter.kind,
+            model=None,
+            has_logits=self.has_logits,
+            num_logprobs=0,
+            capacity=64,
+            step_s=0.001,
+            prefill_s_per_token=0.0,
+            max_context=512,
+            device="cpu",
+        )
+
+    def work(self) -> Drafts | None:
+        orders = self.orders.popleft()
+        if orders.close:
+            self.drafter.close(orders.close)
+            for sequence in orders.close:
+                del self._positions[sequence]
+                self._standing.pop(sequence, None)
+        if orders.open:
+            self.drafter.open(
+                [
+                    Opening(sequence=each.sequence, tenant=each.tenant, tokens=each.tokens, sampling=each.sampling)
+                    for each in orders.open
+                ]
+            )
+            for each in orders.open:
+                self._positions[each.sequence] = each.epoch, len(each.tokens)
+        asks: dict[SequenceId, Ask] = {}
+        for news in orders.commit:
+            self.drafter.commit([Commit(sequence=news.sequence, position=news.position, tokens=news.tokens)])
+            epoch, position = self._positions[news.sequence]
+            assert position == news.position, "a commit was lost"
+            self._positions[news.sequence] = epoch, position + len(news.tokens)
+            if (standing := self._standing.get(news.sequence)) is not None:
+                asks[news.sequence] = standing
+        for wish in orders.want:
+            ask = Ask(
+                sequence=wish.sequence,
+                num_nodes=wish.num_nodes,
+                max_depth=wish.max_depth or None,
+                max_children=wish.max_children or None,
+            )
+            asks[wish.sequence] = ask
+            if wish.run_ahead:
+                self._standing[wish.sequence] = ask
+        if not asks:
+            return None
+        trees = self.drafter.propose(list(asks.values()))
+        return Drafts(
+            drafts=tuple(
+                Draft(
+                    sequence=sequence,
+                    epoch=self._positions[sequence][0],
+                    position=self._positions[sequence][1],
+                    below=(),
+                    nodes=nodes,
+                    is_last=True,
+                )
+                for sequence, nodes in zip(asks, trees, strict=True)
+            ),
+            steps=(StepReport(num_rows=1, num_context=1, num_sequences=len(asks), elapsed_s=0.001),),
+            began_s=0.0,
+            ended_s=0.001,
+        )
+
+
+class GarbageDrafter:
+    """Proposes what chance says, and sometimes the truth."""
+
+    kind = "garbage"
+    has_logits = True
+    num_logprobs = 0
+
+    def __init__(self, name: str, seed: int, truth: Callable[[Sequence[int]], Sequence[int]] | None = None) -> None:
+        self.name, self.rng, self.truth = DrafterId(name), random.Random(seed), truth
+        self.texts: dict[SequenceId, list[int]] = {}
+
+    def open(self, openings: Sequence[Opening]) -> None:
+        for opening in openings:
+            self.texts[opening.sequence] = list(opening.tokens)
+
+    def commit(self, commits: Sequence[Commit]) -> None:
+        for commit in commits:
+            self.texts[commit.sequence] += commit.tokens
+
+    def close(self, sequences: Sequence[SequenceId]) -> None:
+        for sequence in sequences:
+            del self.texts[sequence]
+
+    def propose(self, asks: Sequence[Ask]) -> list[tuple[DraftNode, ...]]:
+        return [self._tree(ask) for ask in asks]
+
+    def _tree(self, ask: Ask) -> tuple[DraftNode, ...]:
+        nodes: list[DraftNode] = []
+        taken: set[tuple[int, int]] = set()
+        right = list(self.truth(self.texts[ask.sequence])) if self.truth is not None else []
+        trunk = -1
+        for _ in range(self.rng.randint(0, ask.num_nodes)):
+            depth = sum(1 for node in nodes if node.drafter == self.name and node.confidence == 0.9)
+            if right and depth < len(right) and self.rng.random() < 0.7:
+                parent, token, confidence = trunk, right[depth], 0.9
+                trunk = len(nodes)
+            else:
+                parent = self.rng.randint(-1, len(nodes) - 1)
+                token, confidence = self.rng.randrange(40), self.rng.random() * 0.3
+            if (parent, token) in taken:
+                break
+            taken.add((parent, token))
+            nodes.append(DraftNode(token=token, parent=parent, confidence=confidence, drafter=self.name))
+        return tuple(nodes)
+
+
+class Fleet:
+    """Scheduler, verifier and drafters; `run` carries messages in a random order until all is said."""
+
+    def __init__(self, engine: Engine, *, seed: int = 0, max_running: int = 64) -> None:
+        self.clock = VirtualClock()
+        self.rng = random.Random(seed)
+        self.scheduler = Scheduler(self.clock, max_running=max_running)
+        self.verifier = EngineVerifier(engine, self.clock)
+        self.drafters: dict[DrafterId, InlineDrafter] = {}
+        self.outputs: dict[SequenceId, Collected] = {}
+        self.scheduler.verifier_joined(self.verifier.offer(), self.verifier)
+
+    def add(self, drafter: InlineDrafter) -> None:
+        self.drafters[drafter.name] = drafter
+        self.scheduler.drafter_joined(drafter.offer(), drafter)
+
+    def remove(self, name: DrafterId) -> None:
+        del self.drafters[name]
+        self.scheduler.drafter_left(name)
+
+    def submit(
+        self,
+        name: str,
+        tokens: Sequence[int],
+        sampling: SamplingParams,
+        *,
+        mode: str,
+        max_tokens: int,
+        max_draft: int = 6,
+    ) -> Collected:
+        output = Collected(max_tokens)
+        self.outputs[SequenceId(name)] = output
+        self.scheduler.submit(
+            RoutedSequence(
+                id=SequenceId(name),
+                tenant=TENANT,
+                tokens=list(tokens),
+                num_prompt=len(tokens),
+                max_tokens=max_tokens,
+                sampling=sampling,
+                parts=mode_parts(mode),
+                max_draft=max_draft,
+                drafting=self.scheduler.roster.open(TENANT, tokens, temperature=sampling.temperature),
+                output=output,
+            )
+        )
+        return output
+
+    def run(self, between: Callable[[], None] = lambda: None, *, max_events: int = 20_000) -> None:
+        """Until every sequence has ended. `between` may do whatever happens in the world."""
+        for _ in range(max_events):
+            after_s = self.scheduler.tick()
+            if all(output.has_ended for output in self.outputs.values()):
+                return
+            between()
+            if not self._one_event() and after_s is not None:
+                self.clock.advance(after_s + 1e-6)
+        raise AssertionError("sequences did not end")
+
+    def settle(self) -> None:
+        """Lets every message that is still on its way arrive."""
+        self.scheduler.tick()
+        while self._one_event():
+            self.scheduler.tick()
+
+    def _one_event(self) -> bool:
+        able: list[EngineVerifier | InlineDrafter] = [each for each in self.drafters.values() if each.orders]
+        able += [self.verifier] if self.verifier.orders else []
+        if not able:
+            return False
+        chosen = self.rng.choice(able)
+        if isinstance(chosen, EngineVerifier):
+            done = chosen.work()
+            if done is not None:
+                self.scheduler.round_done(done)
+        else:
+            drafts = chosen.work()
+            self.clock.advance(0.001)
+            if drafts is not None:
+                self.scheduler.drafts(chosen.name, drafts)
+        return True

@@ -1,0 +1,141 @@
+"""Whatever drafts say and in whatever order messages come, the text is the target's own; and nothing is left behind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from contracts.types import DrafterId, SamplingParams, SequenceId
+from engine.work import Verify
+from router.modes import MODES
+from tests.engine.checkpoints import write_checkpoint
+from tests.engine.rig import Model, random_tokens
+from tests.router.rig import Fleet, GarbageDrafter, InlineDrafter
+
+SAMPLINGS = [
+    SamplingParams(),
+    SamplingParams(temperature=0.7, top_p=0.9, seed=3),
+    SamplingParams(temperature=1.0, seed=5, repetition_penalty=1.2, presence_penalty=0.3),
+]
+MAX_TOKENS = 14
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model.load(write_checkpoint(tmp_path_factory.mktemp("router") / "model", "llama"), "float32")
+
+
+def plain(model: Model, prompt: Sequence[int], sampling: SamplingParams, num_tokens: int = MAX_TOKENS) -> list[int]:
+    engine, sequence = model.engine(), SequenceId("plain")
+    engine.open(sequence, prompt, sampling)
+    for _ in range(num_tokens):
+        engine.step([Verify(sequence=sequence)])
+    return list(engine.tokens_of(sequence)[len(prompt) :])
+
+
+def all_plain(model: Model, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    return [plain(model, prompt, SAMPLINGS[index % 3]) for index, prompt in enumerate(prompts)]
+
+
+@pytest.mark.parametrize("mode", [*MODES, "fleet-routing", "fleet-budget", "fleet-fusion-run_ahead"])
+def test_every_mode_gives_the_targets_own_tokens(model: Model, mode: str) -> None:
+    rng = random.Random(mode)
+    for case in range(6):
+        prompts = [random_tokens(rng, rng.randint(1, 40)) for _ in range(rng.randint(1, 4))]
+        expected = all_plain(model, prompts)
+        engine = model.engine()
+        num_free = engine.num_free_blocks
+        fleet = Fleet(engine, seed=case, max_running=rng.randint(1, 4))
+        truths = {tuple(prompt): [*prompt, *text] for prompt, text in zip(prompts, expected, strict=True)}
+
+        def truth(text: Sequence[int], truths: dict[tuple[int, ...], list[int]] = truths) -> Sequence[int]:
+            whole = next(whole for prompt, whole in truths.items() if tuple(text[: len(prompt)]) == prompt)
+            return whole[len(text) :]
+
+        fleet.add(InlineDrafter(GarbageDrafter("garbage", case), "garbage"))
+        fleet.add(InlineDrafter(GarbageDrafter("knows", case, truth), "knows"))
+        outputs = [
+            fleet.submit(str(index), prompt, SAMPLINGS[index % 3], mode=mode, max_tokens=MAX_TOKENS)
+            for index, prompt in enumerate(prompts)
+        ]
+        fleet.run()
+        assert [output.tokens for output in outputs] == expected
+        fleet.settle()
+        assert engine.num_free_blocks == num_free
+        assert all(not drafter.drafter.texts for drafter in fleet.drafters.values())  # type: ignore[attr-defined]
+
+
+def test_good_drafts_save_rounds_and_are_credited(model: Model) -> None:
+    prompt = random_tokens(random.Random(1), 12)
+    expected = plain(model, prompt, SAMPLINGS[0])
+    rounds = {}
+    for mode in MODES:
+        fleet = Fleet(model.engine())
+        fleet.add(InlineDrafter(GarbageDrafter("knows", 0, lambda text: [*prompt, *expected][len(text) :]), "knows"))
+        output = fleet.submit("1", prompt, SAMPLINGS[0], mode=mode, max_tokens=MAX_TOKENS)
+        fleet.run()
+        assert output.tokens == expected
+        rounds[mode] = len(fleet.verifier.num_rows)
+        assert (DrafterId("knows") in output.guessed_by) is (mode != "off")
+    assert rounds["off"] == MAX_TOKENS
+    assert all(rounds[mode] < MAX_TOKENS for mode in MODES if mode != "off")
+
+
+def test_drafters_come_and_go_and_the_verifier_is_lost(model: Model) -> None:
+    rng = random.Random(7)
+    for case in range(12):
+        prompts = [random_tokens(rng, rng.randint(1, 30)) for _ in range(3)]
+        expected = all_plain(model, prompts)
+        fleet = Fleet(model.engine(), seed=case)
+        modes = [rng.choice(list(MODES)) for _ in prompts]
+        outputs = [
+            fleet.submit(str(index), prompt, SAMPLINGS[index % 3], mode=mode, max_tokens=MAX_TOKENS)
+            for index, (prompt, mode) in enumerate(zip(prompts, modes, strict=True))
+        ]
+
+        def happen(fleet: Fleet = fleet, case: int = case) -> None:
+            chance = rng.random()
+            if chance < 0.05:
+                name = f"garbage{rng.randrange(3)}"
+                if DrafterId(name) in fleet.drafters:
+                    fleet.remove(DrafterId(name))
+                else:
+                    fleet.add(InlineDrafter(GarbageDrafter(name, case), name))
+            elif chance < 0.07:
+                fleet.verifier = type(fleet.verifier)(model.engine(), fleet.clock)
+                fleet.scheduler.verifier_left()
+                fleet.scheduler.verifier_joined(fleet.verifier.offer(), fleet.verifier)
+
+        fleet.run(happen)
+        assert [output.tokens for output in outputs] == expected
+
+
+def test_a_cancelled_sequence_leaves_nothing(model: Model) -> None:
+    engine = model.engine()
+    num_free = engine.num_free_blocks
+    fleet = Fleet(engine)
+    fleet.add(InlineDrafter(GarbageDrafter("garbage", 1), "garbage"))
+    for index in range(3):
+        fleet.submit(str(index), [1, 2, 3], SAMPLINGS[0], mode="fleet", max_tokens=MAX_TOKENS)
+    for _ in range(4):
+        fleet.scheduler.tick()
+        fleet._one_event()
+    fleet.scheduler.cancel(SequenceId("1"))
+    fleet.outputs[SequenceId("1")].has_ended = True
+    fleet.run()
+    fleet.settle()
+    assert engine.num_free_blocks == num_free
+    assert not fleet.scheduler.running
+
+
+def test_more_than_the_cache_holds_takes_turns(model: Model) -> None:
+    engine = model.engine(num_blocks=8)
+    fleet = Fleet(engine)
+    outputs = [
+        fleet.submit(str(index), [1, 2, 3, index], SAMPLINGS[0], mode="off", max_tokens=MAX_TOKENS)
+        for index in range(9)
+    ]
+    fleet.run()
+    assert [output.tokens for output in outputs] == [plain(model, [1, 2, 3, index], SAMPLINGS[0]) for index in range(9)]
