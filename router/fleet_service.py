@@ -121,7 +121,10 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             )
         for drafter in self.scheduler.pool.offers:
             _check_tokenizer(drafter, offer.model.tokenizer_digest)
-        self.front.target_joined(offer, TargetText.load(dict(hello.tokenizer_files)))
+        text = TargetText.load(
+            dict(hello.tokenizer_files), vocab_size=offer.model.vocab_size, end_tokens=sorted(offer.eos_token_ids)
+        )
+        self.front.target_joined(offer, text)
         self.scheduler.verifier_joined(offer, _VerifierLink(stream))
         self.loop.poke()
         return offer.name

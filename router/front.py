@@ -16,6 +16,7 @@ from contracts.errors import AlreadyExists, InvalidArgument, NotFound, Overloade
 from contracts.sampling import MAX_SEED
 from contracts.types import DrafterId, RequestId, SamplingParams, SequenceId, StopParams, TenantId
 from router.answer import Answer, AnsweredToken, Reason
+from router.json_answer import JsonAnswer
 from router.modes import mode_parts
 from router.orders import VerifierOffer
 from router.scheduler import Scheduler
@@ -54,7 +55,8 @@ class Speculation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One request. The prompt is a text, token ids, or chat messages. `seed` None: one is drawn."""
+    """One request. The prompt is a text, token ids, or chat messages. `seed` None: one is drawn. `fills_context`: the
+    answer may be as long as the context has room, if that is less than `stop.max_tokens`."""
 
     prompt: str | Sequence[int] | Sequence[Mapping[str, str]]
     sampling: SamplingParams
@@ -68,6 +70,7 @@ class Asked:
     deadline_s: float | None = None
     tenant: TenantId = NOBODY
     json_schema: str = ""
+    fills_context: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,7 +138,11 @@ class Front:
         self._admit(asked)
         tokens = await self._encode(asked.prompt)
         self._admit(asked)  # others may have come meanwhile
-        return self._begin(asked, tokens)
+        if asked.fills_context and self.offer is not None:
+            room = max(self.offer.max_context - len(tokens), 1)
+            asked = replace(asked, stop=replace(asked.stop, max_tokens=min(asked.stop.max_tokens, room)))
+        constraint = await self._constraint(asked.json_schema)
+        return self._begin(asked, tokens, constraint)
 
     async def read(self, request: Request, choice: int, first: int = 0) -> AsyncIterator[list[AnsweredToken]]:
         """The tokens of one choice from one on. While nobody reads, time runs towards giving it up."""
@@ -207,7 +214,12 @@ class Front:
             return list(cast(Sequence[int], prompt))
         return await asyncio.to_thread(text.encode_chat, cast(Sequence[Mapping[str, str]], prompt))
 
-    def _begin(self, asked: Asked, tokens: list[int]) -> Request:
+    async def _constraint(self, json_schema: str) -> JsonAnswer | None:
+        if not json_schema or self.text is None:
+            return None
+        return await asyncio.to_thread(self.text.grammars.answer, json_schema)
+
+    def _begin(self, asked: Asked, tokens: list[int], constraint: JsonAnswer | None) -> Request:
         self._check(asked, tokens)
         mode = asked.speculation.mode or self.limits.mode
         seed = secrets.randbits(63) if asked.seed is None else asked.seed
@@ -219,7 +231,8 @@ class Front:
             seed=seed,
             num_prompt_tokens=len(tokens),
             choices=[
-                self._choice(asked, tokens, mode, (seed + index) & MAX_SEED) for index in range(asked.num_choices)
+                self._choice(asked, tokens, mode, (seed + index) & MAX_SEED, constraint)
+                for index in range(asked.num_choices)
             ],
             began_s=self.clock.now_s(),
         )
@@ -263,7 +276,7 @@ class Front:
         if asked.speculation.max_draft is not None and not 1 <= asked.speculation.max_draft <= 64:
             raise InvalidArgument(f"max_draft is {asked.speculation.max_draft}; it is from 1 to 64")
 
-    def _choice(self, asked: Asked, tokens: list[int], mode: str, seed: int) -> Choice:
+    def _choice(self, asked: Asked, tokens: list[int], mode: str, seed: int, constraint: JsonAnswer | None) -> Choice:
         text, offer = self.text, self.offer
         assert text is not None, "checked on admission"
         assert offer is not None, "checked on admission"
@@ -283,6 +296,7 @@ class Front:
                 asked.tenant, tokens, temperature=sampling.temperature, allowed=allowed
             ),
             output=answer,
+            constraint=constraint.copy() if constraint is not None else None,
             allowed_drafters=allowed,
             priority=asked.priority,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from contracts.errors import InvalidArgument, TokenizerError, shown
 from engine.text.chat import ChatTemplate
 from engine.text.tokenizer import Tokenizer
+from router.json_answer import Grammars
 
 __all__ = ["TargetText"]
 
@@ -19,11 +20,11 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 class TargetText:
     """See the module. Chat is refused with the reason where the model has no template."""
 
-    def __init__(self, tokenizer: Tokenizer, chat: ChatTemplate | None, no_chat: str = "") -> None:
-        self.tokenizer, self._chat, self._no_chat = tokenizer, chat, no_chat
+    def __init__(self, tokenizer: Tokenizer, grammars: Grammars, chat: ChatTemplate | None, no_chat: str = "") -> None:
+        self.tokenizer, self.grammars, self._chat, self._no_chat = tokenizer, grammars, chat, no_chat
 
     @staticmethod
-    def load(files: Mapping[str, bytes]) -> TargetText:
+    def load(files: Mapping[str, bytes], *, vocab_size: int, end_tokens: Sequence[int]) -> TargetText:
         """From file names and contents, as they lie in a checkpoint folder."""
         with tempfile.TemporaryDirectory(prefix="specfleet-") as name:
             folder = Path(name)
@@ -32,10 +33,11 @@ class TargetText:
                     raise InvalidArgument(f"a tokenizer file is called {shown(file)}; names are plain file names")
                 (folder / file).write_bytes(content)
             tokenizer = Tokenizer.load(folder)
+            grammars = Grammars(folder / "tokenizer.json", vocab_size=vocab_size, end_tokens=end_tokens)
             try:
-                return TargetText(tokenizer, ChatTemplate.load(folder, tokenizer))
+                return TargetText(tokenizer, grammars, ChatTemplate.load(folder, tokenizer))
             except TokenizerError as error:
-                return TargetText(tokenizer, None, str(error))
+                return TargetText(tokenizer, grammars, None, str(error))
 
     def encode(self, text: str) -> list[int]:
         """A prompt as it stands. Control tokens spelled out in it are mere text."""

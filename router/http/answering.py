@@ -1,0 +1,193 @@
+"""From what a choice says to the objects of OpenAI's API, whole or in pieces."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from google.protobuf import json_format
+
+from contracts.errors import Internal
+from contracts.types import TokenLogprob
+from engine.text.tokenizer import Tokenizer
+from router.answer import AnsweredToken, Ended, Reason
+from router.front import Front, Request
+from router.http.errors import error_body
+from router.statistics import request_statistics
+
+__all__ = ["ChatForm", "CompletionForm", "Form", "stream", "whole"]
+
+_FINISH = {Reason.STOP: "stop", Reason.LENGTH: "length", Reason.CANCELLED: "stop", Reason.DEADLINE: "length"}
+
+
+class Form:
+    """How one kind of completion spells its parts."""
+
+    object: str
+    chunk: str
+    prefix: str
+
+    def __init__(self, tokenizer: Tokenizer, *, num_logprobs: int | None) -> None:
+        self._tokenizer, self._num_logprobs = tokenizer, num_logprobs
+
+    def first(self) -> list[dict[str, Any]]:
+        """What comes before any text of a choice."""
+        return []
+
+    def piece(self, text: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def message(self, text: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def logprobs(self, tokens: Sequence[AnsweredToken]) -> dict[str, Any] | None:
+        raise NotImplementedError
+
+    def spell(self, token: int) -> str:
+        """One token by itself."""
+        return self._tokenizer.decode([token])
+
+
+class CompletionForm(Form):
+    object = chunk = "text_completion"
+    prefix = "cmpl"
+
+    def piece(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+    def message(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+    def logprobs(self, tokens: Sequence[AnsweredToken]) -> dict[str, Any] | None:
+        if self._num_logprobs is None:
+            return None
+        known = [token.logprob for token in tokens if token.logprob is not None]
+        return {
+            "tokens": [self.spell(each.token) for each in known],
+            "token_logprobs": [each.logprob for each in known],
+            "top_logprobs": [
+                {self.spell(token): value for token, value in each.top[: self._num_logprobs]} for each in known
+            ],
+            "text_offset": [],
+        }
+
+
+class ChatForm(Form):
+    object, chunk = "chat.completion", "chat.completion.chunk"
+    prefix = "chatcmpl"
+
+    def first(self) -> list[dict[str, Any]]:
+        return [{"delta": {"role": "assistant", "content": ""}}]
+
+    def piece(self, text: str) -> dict[str, Any]:
+        return {"delta": {"content": text}}
+
+    def message(self, text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+
+    def logprobs(self, tokens: Sequence[AnsweredToken]) -> dict[str, Any] | None:
+        if self._num_logprobs is None:
+            return None
+        return {"content": [self._logprob(token.logprob) for token in tokens if token.logprob is not None]}
+
+    def _logprob(self, logprob: TokenLogprob) -> dict[str, Any]:
+        top = [self._spelled(token, value) for token, value in logprob.top[: self._num_logprobs]]
+        return {**self._spelled(logprob.token, logprob.logprob), "top_logprobs": top}
+
+    def _spelled(self, token: int, logprob: float) -> dict[str, Any]:
+        text = self.spell(token)
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+
+async def whole(front: Front, request: Request, form: Form) -> dict[str, Any]:
+    """The answer once all its choices have ended."""
+    choices = []
+    for index, choice in enumerate(request.choices):
+        async for _ in front.read(request, index):
+            pass
+        ended = _ended(choice.answer.ended)
+        tokens = choice.answer.tokens
+        text = "".join(token.text for token in tokens) + ended.text
+        choices.append(
+            {
+                "index": index,
+                **form.message(text),
+                "logprobs": form.logprobs(tokens),
+                "finish_reason": _FINISH[ended.reason],
+            }
+        )
+    return {**_head(request, form, form.object), "choices": choices, "usage": _usage(request), **_statistics(request)}
+
+
+async def stream(front: Front, request: Request, form: Form, *, include_usage: bool) -> AsyncIterator[str]:
+    """Server-sent events. A client that goes away ends the request: it could not come back for the rest."""
+    head = _head(request, form, form.chunk)
+    try:
+        for index, choice in enumerate(request.choices):
+            for part in form.first():
+                yield _event({**head, "choices": [{"index": index, **part, "logprobs": None, "finish_reason": None}]})
+            async for tokens in front.read(request, index):
+                text = "".join(token.text for token in tokens)
+                logprobs = form.logprobs(tokens)
+                if text or logprobs is not None:
+                    piece = {"index": index, **form.piece(text), "logprobs": logprobs, "finish_reason": None}
+                    yield _event({**head, "choices": [piece]})
+            ended = choice.answer.ended
+            if ended is not None and ended.reason is Reason.ERROR:
+                yield _event(error_body(Internal(ended.error)))
+                return
+            last = _ended(ended)
+            piece = {
+                "index": index,
+                **form.piece(last.text),
+                "logprobs": None,
+                "finish_reason": _FINISH[last.reason],
+            }
+            yield _event({**head, "choices": [piece], **_statistics(request)})
+        if include_usage:
+            yield _event({**head, "choices": [], "usage": _usage(request)})
+        yield "data: [DONE]\n\n"
+    finally:
+        front.cancel(request)
+
+
+def _head(request: Request, form: Form, name: str) -> dict[str, Any]:
+    return {
+        "id": f"{form.prefix}-{request.id}",
+        "object": name,
+        "created": int(time.time()),
+        "model": request.model,
+        "system_fingerprint": None,
+    }
+
+
+def _usage(request: Request) -> dict[str, int]:
+    num_completion = sum(len(choice.answer.tokens) for choice in request.choices)
+    return {
+        "prompt_tokens": request.num_prompt_tokens,
+        "completion_tokens": num_completion,
+        "total_tokens": request.num_prompt_tokens + num_completion,
+    }
+
+
+def _statistics(request: Request) -> dict[str, Any]:
+    """Beyond OpenAI's: what speculation did for each choice."""
+    return {
+        "speculation": [
+            json_format.MessageToDict(request_statistics(request, choice), preserving_proto_field_name=True)
+            for choice in request.choices
+        ]
+    }
+
+
+def _ended(ended: Ended | None) -> Ended:
+    assert ended is not None, "a read ends when the choice has"
+    if ended.reason is Reason.ERROR:
+        raise Internal(ended.error)
+    return ended
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,0 +1,103 @@
+"""From what an HTTP request says to what the front door takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from contracts.errors import InvalidArgument, shown
+from contracts.sampling import MAX_NEW_TOKENS
+from contracts.types import SamplingParams, StopParams
+from router.front import Asked, Speculation
+from router.http.schemas import ChatRequest, CompletionRequest, GenerationSettings, ResponseFormat
+
+__all__ = ["chat_asked", "completion_asked"]
+
+
+def completion_asked(request: CompletionRequest) -> Asked:
+    """A plain completion."""
+    prompt = request.prompt
+    one = prompt[0] if isinstance(prompt, list) and prompt and isinstance(prompt[0], str) else prompt
+    if not isinstance(one, str):
+        one = [token for token in one if isinstance(token, int)]
+    return _asked(request, one, max_tokens=request.max_tokens or 16, num_logprobs=request.logprobs or 0, json_schema="")
+
+
+def chat_asked(request: ChatRequest) -> Asked:
+    """A chat completion. Without a limit the answer may fill the context."""
+    messages: list[Mapping[str, str]] = []
+    for message in request.messages:
+        content = message.content
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        messages.append({"role": message.role, "content": text})
+    num_logprobs = (request.top_logprobs or 0) if request.logprobs else 0
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidArgument(f"top_logprobs is {request.top_logprobs} and logprobs is not true; set it too")
+    max_tokens = request.max_completion_tokens or request.max_tokens
+    return _asked(
+        request,
+        messages,
+        max_tokens=max_tokens,
+        num_logprobs=num_logprobs,
+        json_schema=_schema(request.response_format),
+    )
+
+
+def _asked(
+    request: GenerationSettings,
+    prompt: str | Sequence[int] | Sequence[Mapping[str, str]],
+    *,
+    max_tokens: int | None,
+    num_logprobs: int,
+    json_schema: str,
+) -> Asked:
+    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    return Asked(
+        prompt=prompt,
+        sampling=SamplingParams(
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_k=request.top_k or 0,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            min_p=request.min_p or 0.0,
+            repetition_penalty=1.0 if request.repetition_penalty is None else request.repetition_penalty,
+            presence_penalty=request.presence_penalty or 0.0,
+            frequency_penalty=request.frequency_penalty or 0.0,
+            logit_bias={_token(key): bias for key, bias in (request.logit_bias or {}).items()},
+            num_logprobs=num_logprobs,
+        ),
+        stop=StopParams(
+            max_tokens=MAX_NEW_TOKENS if max_tokens is None else max_tokens,
+            stop=tuple(stop),
+            stop_token_ids=tuple(request.stop_token_ids or ()),
+            ignore_eos=request.ignore_eos,
+        ),
+        fills_context=max_tokens is None,
+        seed=request.seed,
+        model=request.model,
+        num_choices=1 if request.n is None else request.n,
+        speculation=Speculation(
+            mode=request.speculation.mode,
+            max_draft=request.speculation.max_draft,
+            drafters=tuple(request.speculation.drafters),
+        ),
+        priority=request.priority,
+        json_schema=json_schema,
+    )
+
+
+def _token(key: str) -> int:
+    if not (key.isascii() and key.isdigit() and len(key) <= 10):
+        raise InvalidArgument(f"logit_bias names token {shown(key)}; a key is a token id")
+    return int(key)
+
+
+def _schema(form: ResponseFormat) -> str:
+    match form.type:
+        case "text":
+            return ""
+        case "json_object":
+            return '{"type": "object"}'
+        case "json_schema":
+            if form.json_schema is None:
+                raise InvalidArgument("response_format is json_schema without a json_schema; give one with a schema")
+            return json.dumps(form.json_schema.schema_)
