@@ -147,12 +147,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundDone:
-    """What came of a round. An item with neither verdict nor failure was a chunk of a prompt."""
+    """What came of a round. An item with neither verdict nor failure was a chunk of a prompt. There is no report where
+    no item could be computed."""
 
     round: int
     verdicts: tuple[Verdict, ...]
     failures: tuple[Failure, ...]
-    report: StepReport
+    report: StepReport | None
     began_s: float
     num_free_blocks: int
 

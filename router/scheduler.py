@@ -142,7 +142,8 @@ class Scheduler:
             return
         planned, verifier.in_flight = verifier.in_flight, None
         verifier.num_free_blocks = done.num_free_blocks
-        self.cost.observe(done.report)
+        if done.report is not None:
+            self.cost.observe(done.report)
         self.figures.num_rounds += 1
         num_before = self.figures.num_tokens
         verdicts = {verdict.sequence: verdict for verdict in done.verdicts}
@@ -155,7 +156,8 @@ class Scheduler:
                 self._settle(sequence, verdict)
             elif (failure := failures.get(sequence.id)) is not None:
                 self._failed(sequence, failure)
-        self.figures.recent.append((self.clock.now_s(), done.report.elapsed_s, self.figures.num_tokens - num_before))
+        busy_s = done.report.elapsed_s if done.report is not None else 0.0
+        self.figures.recent.append((self.clock.now_s(), busy_s, self.figures.num_tokens - num_before))
         self._on_round(done, planned)
 
     def tick(self) -> float | None:

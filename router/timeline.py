@@ -39,6 +39,8 @@ class Timeline:
 
     def verified(self, done: RoundDone, planned: PlannedRound) -> None:
         """A round is over."""
+        if done.report is None:
+            return
         self._add(
             Span(
                 process="verifier",

@@ -219,7 +219,7 @@ def round_done(done: fleet_pb2.RoundDone) -> RoundDone:
             )
             for failure in done.failures
         ),
-        report=_report(done.report),
+        report=_report(done.report) if done.HasField("report") else None,
         began_s=done.began_s,
         num_free_blocks=done.num_free_blocks,
     )
