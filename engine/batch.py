@@ -121,27 +121,29 @@ class BatchBuilder:
 
     def message(self, *, copies: list[int], hook_layers: Items[int], num_top: int, num_likeliest: int) -> StepMessage:
         """The step as every rank gets it."""
-        flat = [self.positions, self.write_slots, self.num_in_table, self.table_offsets]
-        flat += [self.tail_offsets, self.tables, self.tail_slots]
-        masks = np.frombuffer(b"".join(self.masks), "<u1")
+        flat = self.positions + self.write_slots + self.num_in_table + self.table_offsets
+        flat += self.tail_offsets
+        flat += self.tables
+        flat += self.tail_slots
+        array, masks = StepMessage.array, b"".join(self.masks)
         return StepMessage(
             num_rows=len(self.tokens),
             num_table_entries=len(self.tables),
             num_top=num_top,
             num_likeliest=num_likeliest,
             is_limited=self.is_limited,
-            rows=np.array([number for part in flat for number in part], "<i4"),
-            tokens=np.array(self.tokens, "<i8"),
-            chosen=np.array(self.chosen, "<i4"),
-            copies=np.array(copies, "<i8"),
-            hook_layers=np.array(hook_layers, "<i4"),
-            seeds=np.array(self.seeds, "<u8"),
-            positions=np.array(self.choice_positions, "<u8"),
-            settings=np.array(self.settings, "<f8").reshape(-1, 4),
-            edits=np.array(self.edits, "<i8").reshape(-1, 2),
-            edit_values=np.array(self.edit_values, "<f4").reshape(-1, 2),
-            masks=masks.reshape(len(self.masks), -1) if self.masks else masks,
-            masked=np.array(self.masked, "<i4"),
+            rows=array("rows", flat),
+            tokens=array("tokens", self.tokens),
+            chosen=array("chosen", self.chosen),
+            copies=array("copies", copies),
+            hook_layers=array("hook_layers", hook_layers),
+            seeds=array("seeds", self.seeds),
+            positions=array("positions", self.choice_positions),
+            settings=array("settings", self.settings),
+            edits=array("edits", self.edits),
+            edit_values=array("edit_values", self.edit_values),
+            masks=np.frombuffer(masks, "<u1").reshape(len(self.masks), -1) if masks else array("masks", ()),
+            masked=array("masked", self.masked),
         )
 
 

@@ -36,6 +36,9 @@ class CompiledStep:
         self._layers = (signatures.Layer * config.num_layers)(
             *(self._layer(index, layer) for index, layer in enumerate(weights.layers))
         )
+        self._embedding = native.address(weights.embedding.packed)
+        self._final_norm = weights.final_norm.data_ptr()
+        self._head, self._vocabulary = native.address(weights.head.packed), weights.head.outputs
         self._capacity = 0
         self._buffers = signatures.Buffers()
         self._held: dict[str, torch.Tensor] = {}
@@ -72,8 +75,8 @@ class CompiledStep:
             mlp_norm=layer.mlp_norm.data_ptr(),
             gate_up=native.address(layer.gate_up.packed),
             down=native.address(layer.down.packed),
-            keys=self._cache.keys[index].data_ptr(),
-            values=self._cache.values[index].data_ptr(),
+            keys=self._cache.addresses[index][0],
+            values=self._cache.addresses[index][1],
             window=layer.window,
         )
 
@@ -125,9 +128,8 @@ class CompiledStep:
     def _call(
         self, tokens: torch.Tensor | None, rows: Rows, first: int, last: int, chosen: torch.Tensor | None
     ) -> torch.Tensor:
-        weights, wants_head = self._weights, chosen is not None and chosen.shape[0] > 0
         num_chosen = chosen.shape[0] if chosen is not None else 0
-        logits = torch.empty(num_chosen, weights.head.outputs, dtype=torch.float32)
+        logits = torch.empty(num_chosen, self._vocabulary, dtype=torch.float32)
         self._library.specfleet_step(
             self._kind,
             native.num_threads(),
@@ -138,10 +140,10 @@ class CompiledStep:
             rows.native,
             self._buffers,
             native.address(tokens),
-            native.address(weights.embedding.packed),
-            weights.final_norm.data_ptr(),
-            native.address(weights.head.packed) if wants_head else None,
-            weights.head.outputs,
+            self._embedding,
+            self._final_norm,
+            self._head if num_chosen > 0 else None,
+            self._vocabulary,
             native.address(chosen),
             num_chosen,
             logits.data_ptr(),

@@ -14,7 +14,7 @@ from engine.compiled import CompiledStep
 from engine.message import StepMessage
 from engine.model import embed, forward_layers, head_logits
 from engine.ranks import Ranks
-from engine.sampler import Sampled, sample
+from engine.sampler import SampledNumbers, sample
 from engine.weights import Weights
 from kernels import native
 from kernels.paged import KVCache, Rows
@@ -53,7 +53,7 @@ class LayerHook(Protocol):
 class StepOutput:
     """What a step brought. `choice_of` maps the number of a chosen row to its place in `sampled`, where it survived."""
 
-    sampled: Sampled | None
+    sampled: SampledNumbers | None
     choice_of: Mapping[int, int]
     num_rows_dropped: int
 
@@ -106,12 +106,12 @@ class Executor:
                 message, places, chosen = _survivors(message, alive)
                 logits = head_logits(self.weights, residual, chosen.to(device))
                 num_dropped = rows.count - alive.shape[0]
-            sampled = None
+            numbers = None
             if message.chosen.size:
-                shard = self.weights.shard
-                sampled = sample(logits.cpu(), message, self.ranks, shard, num_real_tokens=self.num_real_tokens)
+                shard, num_real = self.weights.shard, self.num_real_tokens
+                numbers = sample(logits.cpu(), message, self.ranks, shard, num_real_tokens=num_real).numbers()
         return StepOutput(
-            sampled=sampled,
+            sampled=numbers,
             choice_of={choice: place for place, choice in enumerate(places)},
             num_rows_dropped=num_dropped,
         )

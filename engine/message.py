@@ -6,6 +6,7 @@ as its length (int64) and its bytes, filled up to a multiple of eight, in order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +17,8 @@ from contracts.errors import Internal
 __all__ = ["StepMessage"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_COLUMNS = {"settings": 4, "edits": 2, "edit_values": 2}  # of the arrays that are tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,10 +64,14 @@ class StepMessage:
         return self.num_likeliest >= 0
 
     @staticmethod
+    def array(name: str, values: Items[Any]) -> Array:
+        """A field's array. Most fields are empty in most steps, and share theirs: making one takes as long as a row."""
+        return np.array(values, StepMessage.DTYPES[name]) if values else _EMPTY[name]
+
+    @staticmethod
     def goodbye() -> StepMessage:
         """Tells the followers to end."""
-        empty = {name: np.zeros(0, dtype) for name, dtype in StepMessage.DTYPES.items()}
-        return StepMessage(num_rows=0, num_table_entries=0, num_top=0, num_likeliest=-1, is_limited=False, **empty)
+        return StepMessage(num_rows=0, num_table_entries=0, num_top=0, num_likeliest=-1, is_limited=False, **_EMPTY)
 
     def encode(self) -> bytes:
         """The bytes that `decode` reads."""
@@ -88,8 +95,7 @@ class StepMessage:
             at += 8 + size + -size % 8
         if at != len(content):
             raise Internal(f"a step message of {len(content)} bytes ends at byte {at}; ranks must run the same code")
-        columns = {"settings": 4, "edits": 2, "edit_values": 2}
-        for name, width in columns.items():
+        for name, width in _COLUMNS.items():
             arrays[name] = arrays[name].reshape(-1, width)
         if arrays["masked"].size:
             arrays["masks"] = arrays["masks"].reshape(arrays["masked"].size, -1)
@@ -102,3 +108,8 @@ class StepMessage:
             is_limited=bool(is_limited),
             **arrays,
         )
+
+
+_EMPTY: dict[str, Array] = {
+    name: np.zeros((0, _COLUMNS[name]) if name in _COLUMNS else 0, dtype) for name, dtype in StepMessage.DTYPES.items()
+}

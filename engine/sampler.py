@@ -20,7 +20,7 @@ from engine.ranks import Ranks
 from engine.topology import Shard
 from kernels.noise import Choice, choose, log_sum
 
-__all__ = ["Sampled", "sample"]
+__all__ = ["Sampled", "SampledNumbers", "sample"]
 
 # Enough for top-k and top-p as people use them; where it is not, it grows until it is.
 _FIRST_NUM_CANDIDATES = 64
@@ -36,6 +36,25 @@ class Sampled:
     tokens: torch.Tensor  # [rows, num_top] int64; -1 where fewer tokens take part
     logprobs: torch.Tensor | None  # [rows, num_top] float64: under the unprocessed distribution
     likeliest: tuple[torch.Tensor, torch.Tensor] | None  # [rows, n] log-probabilities and tokens, unprocessed
+
+    def numbers(self) -> SampledNumbers:
+        """The same as plain numbers, all at once: reading a tensor element by element takes longer than a row."""
+        return SampledNumbers(
+            values=self.values.tolist(),
+            tokens=self.tokens.tolist(),
+            logprobs=None if self.logprobs is None else self.logprobs.tolist(),
+            likeliest=None if self.likeliest is None else (self.likeliest[0].tolist(), self.likeliest[1].tolist()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampledNumbers:
+    """`Sampled` as lists of its rows."""
+
+    values: list[list[float]]
+    tokens: list[list[int]]
+    logprobs: list[list[float]] | None
+    likeliest: tuple[list[list[float]], list[list[int]]] | None
 
 
 def sample(

@@ -7,7 +7,7 @@ from contracts.types import ROOT, DraftNode, Epoch, Feedback, TokenLogprob, Verd
 from contracts.verdict import walk
 from engine.batch import Span
 from engine.executor import StepOutput
-from engine.sampler import Sampled
+from engine.sampler import SampledNumbers
 from engine.work import Candidate, Drafted, Proposal
 
 __all__ = ["proposals_of", "verdict_of"]
@@ -21,7 +21,7 @@ def verdict_of(span: Span, nodes: tuple[DraftNode, ...], epoch: Epoch, output: S
     """Walks the frontier by the target's own choices; an error is returned, for it is no other sequence's concern."""
     sequence, sampled = span.sequence, _sampled(output)
     places = _places(span, output)
-    choices = [_NO_CHOICE if place is None else int(sampled.tokens[place, 0]) for place in places]
+    choices = [_NO_CHOICE if place is None else sampled.tokens[place][0] for place in places]
     pruned = frozenset(index - 1 for index, place in enumerate(places) if place is None)
     tokens = [_NO_TOKEN if index in pruned else node.token for index, node in enumerate(nodes)]
     accepted = walk(choices, tokens, [node.parent for node in nodes])
@@ -69,16 +69,16 @@ def _feedback(nodes: tuple[DraftNode, ...], accepted: list[int], pruned: frozens
     )
 
 
-def _sampled(output: StepOutput) -> Sampled:
+def _sampled(output: StepOutput) -> SampledNumbers:
     if output.sampled is None:
         raise Internal("a step was to decide something and sampled nothing")
     return output.sampled
 
 
-def _candidates(sampled: Sampled, place: int) -> tuple[Candidate, ...]:
+def _candidates(sampled: SampledNumbers, place: int) -> tuple[Candidate, ...]:
     if sampled.logprobs is None:
         raise Internal("proposals need log-probabilities")
-    columns = (sampled.tokens[place].tolist(), sampled.values[place].tolist(), sampled.logprobs[place].tolist())
+    columns = (sampled.tokens[place], sampled.values[place], sampled.logprobs[place])
     return tuple(
         Candidate(token=token, value=value, logprob=logprob)
         for token, value, logprob in zip(*columns, strict=True)
@@ -86,22 +86,22 @@ def _candidates(sampled: Sampled, place: int) -> tuple[Candidate, ...]:
     )
 
 
-def _logprobs(span: Span, sampled: Sampled, places: list[int | None]) -> tuple[TokenLogprob, ...]:
+def _logprobs(span: Span, sampled: SampledNumbers, places: list[int | None]) -> tuple[TokenLogprob, ...]:
     """As many of the likeliest as this sequence asked for, whatever others in the batch did."""
     count = span.sequence.sampling.num_logprobs
     return tuple(_logprob(sampled, place, count) for place in places) if count > 0 else ()
 
 
-def _logprob(sampled: Sampled, place: int | None, count: int) -> TokenLogprob:
+def _logprob(sampled: SampledNumbers, place: int | None, count: int) -> TokenLogprob:
     if place is None or sampled.logprobs is None or sampled.likeliest is None:
         raise Internal("log-probabilities were wanted and not computed")
     values, tokens = sampled.likeliest
     return TokenLogprob(
-        token=int(sampled.tokens[place, 0]),
-        logprob=float(sampled.logprobs[place, 0]),
+        token=sampled.tokens[place][0],
+        logprob=sampled.logprobs[place][0],
         top=tuple(
             (token, value)
-            for token, value in zip(tokens[place, :count].tolist(), values[place, :count].tolist(), strict=True)
+            for token, value in zip(tokens[place][:count], values[place][:count], strict=True)
             if token >= 0
         ),
     )

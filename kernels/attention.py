@@ -40,8 +40,7 @@ def attention(
         cache.head_dim,
         window,
         cache.head_dim**-0.5,
-        cache.keys[layer].data_ptr(),
-        cache.values[layer].data_ptr(),
+        *cache.addresses[layer],
         out.data_ptr(),
     )
     return out

@@ -8,8 +8,6 @@ Blocks hold sixteen tokens; a slot is `block * 16 + lane`. The layout is that of
 
 from __future__ import annotations
 
-import functools
-
 import torch
 
 from kernels.native import signatures
@@ -41,6 +39,9 @@ class KVCache:
         blocks = (num_layers, num_blocks, num_kv_heads)
         self.keys = _empty((*blocks, head_dim // width, BLOCK_TOKENS, width), dtype, device)
         self.values = _empty((*blocks, BLOCK_TOKENS, head_dim), dtype, device)
+        layers = zip(self.keys, self.values, strict=True)
+        self.addresses = [(keys.data_ptr(), values.data_ptr()) for keys, values in layers]
+        """Where each layer's keys and values begin: taking a layer out of a tensor takes longer than a short step."""
 
     @staticmethod
     def bytes_per_block(*, num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
@@ -102,6 +103,7 @@ class Rows:
         num_table_entries: int,
     ) -> None:
         self.flat, self.count, self.num_table_entries = flat, count, num_table_entries
+        self._native: signatures.Rows | None = None
 
     @staticmethod
     def from_lists(
@@ -159,9 +161,14 @@ class Rows:
         joined = torch.cat([*numbers, new_offsets, tables, *tails])
         return Rows(joined.to(self.flat.device), len(tails), self.num_table_entries)
 
-    @functools.cached_property
+    @property
     def native(self) -> signatures.Rows:
         """The same rows as the C library sees them; valid while this object lives."""
+        if self._native is None:
+            self._native = self._as_native()
+        return self._native
+
+    def _as_native(self) -> signatures.Rows:
         n, base, size = self.count, self.flat.data_ptr(), self.flat.element_size()
         return signatures.Rows(
             n,

@@ -49,8 +49,7 @@ def rotary_into_cache(
         cosines.data_ptr(),
         sines.data_ptr(),
         queries.data_ptr(),
-        cache.keys[layer].data_ptr(),
-        cache.values[layer].data_ptr(),
+        *cache.addresses[layer],
     )
     return queries
 

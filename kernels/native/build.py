@@ -24,7 +24,9 @@ from pathlib import Path
 SOURCE_FOLDER = Path(__file__).parent / "src"
 # -ffp-contract=off: a multiply-add is fused only where the source says so, or results would follow the compiler's mood.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno")
-LINK_FLAGS = ("-fPIC", "-shared", "-pthread")
+# -fvisibility=hidden: two builds in one process would otherwise share what the loader thinks is one function or table,
+# and one of them would run code for the other's processor.
+LINK_FLAGS = ("-fPIC", "-shared", "-pthread", "-fvisibility=hidden")
 BUILD_TIMEOUT_S = 300
 
 

@@ -101,6 +101,8 @@ def test_an_ordinary_matrix_product_would_be_noticed(
     model_of: ModelMaker, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
     model = model_of(dtype, True)
+    if ordinary_product_is_invariant(model.weights.dtype):
+        pytest.skip(f"on this processor the library's own {dtype} product has the same bits for any number of rows")
 
     def ordinary_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         return F.linear(x, weight).float() + (0.0 if bias is None else bias)
@@ -108,6 +110,18 @@ def test_an_ordinary_matrix_product_would_be_noticed(
     monkeypatch.setattr(kernels.linear, "linear_reference", ordinary_linear)
     with running(True), pytest.raises(AssertionError, match="other bits"):
         check_lives(model)
+
+
+def ordinary_product_is_invariant(dtype: torch.dtype) -> bool:
+    """Whether a row of torch's own product depends on how many rows there are, at inner sizes as of the model's."""
+    generator = torch.Generator().manual_seed(0)
+    for inner in (64, 1100):
+        x = torch.randn(40, inner, generator=generator).to(dtype)
+        weight = torch.randn(256, inner, generator=generator).to(dtype)
+        whole = F.linear(x, weight)
+        if not all(torch.equal(F.linear(x[:rows], weight), whole[:rows]) for rows in (1, 2, 3, 5, 8, 17, 33)):
+            return False
+    return True
 
 
 def test_keys_in_cache_order_would_be_noticed(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,21 @@ def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
+def hard_to_round(num: int, seed: int) -> torch.Tensor:
+    """Float32 [num]: halfway between two bfloat16 numbers, next to that, at both ends of the range, and no numbers.
+
+    Subnormals are left out: the instruction of newer processors flushes them.
+    """
+    words = torch.randint(0x0080, 0x7F80, (num,), generator=torch.Generator().manual_seed(seed)) << 16
+    words += torch.tensor([0x0000, 0x7FFF, 0x8000, 0x8001, 0xFFFF]).repeat(-(-num // 5))[:num]
+    signed = torch.where(torch.arange(num) % 2 == 0, words, words - 2**31)  # the sign bit, as int32 has it
+    numbers = signed.to(torch.int32).view(torch.float32)
+    numbers[::7] = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), float("nan"), 3.4e38, -3.4e38]).repeat(num)[
+        : len(numbers[::7])
+    ]
+    return numbers
+
+
 def dependent_rows(
     operation: RowOperation,
     x: torch.Tensor,  # [rows, ...]

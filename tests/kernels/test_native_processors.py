@@ -22,6 +22,7 @@ from tests.kernels.rig import (
     ROUNDING,
     assert_close,
     dependent_rows,
+    hard_to_round,
     library_from,
     normal,
     require_library,
@@ -71,6 +72,10 @@ def every_operation(dtype: torch.dtype) -> dict[str, torch.Tensor]:
         normal(5, 7 * 48, seed=10), [0, 3, 9, 150, 7], [5, 70, 33, 2, 1], dtype, kv_heads=2, head_dim=48, norms=norms
     )
     results["queries"], results["keys"], results["values"] = turned[:3]
+    rounded = test_rotary.run(
+        hard_to_round(3 * 54, seed=14).view(3, 54), [0, 3, 9], [5, 70, 33], dtype, kv_heads=1, head_dim=18
+    )
+    results["rounded values"] = rounded[2]
     for window in (0, 20):
         scene = make_scene(
             11, dtype=dtype, kv_heads=2, group=7, head_dim=48, lengths=[100, 33, 1], rows_per_sequence=3, window=window

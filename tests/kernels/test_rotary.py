@@ -20,6 +20,7 @@ from tests.kernels.rig import (
     bits,
     dependent_rows,
     form,
+    hard_to_round,
     normal,
     require_library,
     same_bits,
@@ -145,6 +146,17 @@ def test_exact_up_to_rounding_and_in_its_slots_alone(
     untouched = sorted(set(range(NUM_BLOCKS * BLOCK_TOKENS)) - set(slots))
     assert all(x.isnan().all() for x in cache.read(1, torch.tensor(untouched)))
     assert all(x.isnan().all() for x in cache.read(0, torch.arange(NUM_BLOCKS * BLOCK_TOKENS)))
+
+
+@pytest.mark.parametrize("head_dim", [18, 64])
+def test_values_are_rounded_as_torch_rounds_them(head_dim: int) -> None:
+    require_library()
+    given_values = hard_to_round(10 * head_dim, seed=5).view(10, head_dim)
+    qkv = torch.cat([normal(10, 2 * head_dim, seed=6), given_values], dim=1)
+    values = run(qkv, list(range(10)), list(range(10)), torch.bfloat16, kv_heads=1, head_dim=head_dim)[2][:, 0]
+    is_number = ~given_values.isnan()
+    assert same_bits(values[is_number], given_values.to(torch.bfloat16)[is_number])
+    assert values[~is_number].isnan().all()
 
 
 @settings(max_examples=20)

@@ -13,8 +13,12 @@
 
 namespace specfleet {
 
-// Blocks of keys whose scores are computed side by side: one alone would wait for its own additions.
-constexpr int kBlocksTogether = 4;
+// How many of something to compute side by side for each of `heads` query heads, with half of the registers for sums:
+// one alone would wait for its own additions.
+constexpr int side_by_side(int heads) {
+  constexpr int kMost = 4;
+  return kRegisters / 2 / heads < kMost ? kRegisters / 2 / heads : kMost;
+}
 
 // One row's view of its keys.
 struct KeyView {
@@ -49,12 +53,15 @@ template <class T, int kHeads>
 void attend(const KeyView& view, const T* queries, float scale, const T* keys, const T* values, CacheShape shape,
             int kv_head, T* out) {
   using Step = Pair<T>;
+  constexpr int kBlocksTogether = side_by_side(kHeads);
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   const int d = shape.head_dim;
   const int first_block = view.first / kBlockTokens, last_block = (view.count - 1) / kBlockTokens;
   const int width = (last_block - first_block + 1) * kBlockTokens;
   static thread_local std::vector<float> score_store;
   static thread_local std::vector<T> gathered_store;
+  static thread_local std::vector<typename Step::Input> input_store;
+  const typename Step::Input* input = as_input(queries, kHeads * d, &input_store);
   if (score_store.size() < static_cast<size_t>(kHeads) * width) score_store.resize(static_cast<size_t>(kHeads) * width);
   if (gathered_store.size() < static_cast<size_t>(kBlocksTogether * shape.head_size()))
     gathered_store.assign(kBlocksTogether * shape.head_size(), T{});
@@ -71,14 +78,11 @@ void attend(const KeyView& view, const T* queries, float scale, const T* keys, c
     Float16 sum[kBlocksTogether][kHeads];
     for (int i = 0; i < kBlocksTogether; ++i)
       for (int h = 0; h < kHeads; ++h) sum[i][h] = zeros();
-    for (int k = 0; k < d / Step::kWidth; ++k) {
-      typename Step::Operand query[kHeads];
-      for (int h = 0; h < kHeads; ++h) query[h] = Step::broadcast(queries + h * d + k * Step::kWidth);
+    for (int k = 0; k < d / Step::kWidth; ++k)
       for (int i = 0; i < kBlocksTogether; ++i) {
-        const typename Step::Operand w = Step::weights(blocks[i] + k * kBlockTokens * Step::kWidth);
-        for (int h = 0; h < kHeads; ++h) sum[i][h] = Step::dot(sum[i][h], w, query[h]);
+        const typename Step::Weights w = Step::weights(blocks[i] + k * kBlockTokens * Step::kWidth);
+        for (int h = 0; h < kHeads; ++h) sum[i][h] = Step::dot(sum[i][h], w, input + h * d + k * Step::kWidth);
       }
-    }
     for (int i = 0; i < kBlocksTogether && b + i <= last_block; ++i) {
       const int base = (b + i) * kBlockTokens;
       for (int h = 0; h < kHeads; ++h) {
@@ -102,7 +106,7 @@ void attend(const KeyView& view, const T* queries, float scale, const T* keys, c
     inverse[h] = 1.0f / sum_lanes(total);
   }
 
-  constexpr int kParts = kHeads >= 4 ? 2 : 4;  // vectors of the head dimension kept in registers at once
+  constexpr int kParts = side_by_side(kHeads);  // vectors of the head dimension kept in registers at once
   const float* weights = scores - first_block * kBlockTokens;
   for (int part = 0; part < d; part += kParts * kLanes) {
     const int parts = (d - part + kLanes - 1) / kLanes < kParts ? (d - part + kLanes - 1) / kLanes : kParts;

@@ -17,6 +17,7 @@ void dispatch(int kind, const Work& work) {
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 // Bumped with every change of a signature or a layout.
@@ -141,3 +142,4 @@ void specfleet_log_sum(int threads, const float* x, int rows, int size, float* p
 }
 
 }  // extern "C"
+#pragma GCC visibility pop

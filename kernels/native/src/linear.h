@@ -5,9 +5,12 @@
 // through memory, read once for up to eight rows.
 //
 // Why a row's result does not depend on its neighbours: every output is one accumulator that walks the
-// inner dimension from its beginning to its end. The number of rows in a tile, the tile's place and the
-// number of threads decide which accumulators live side by side, never what one of them adds, nor when.
+// inner dimension from its beginning to its end. The number of rows in a tile, the tile's place, the stretch in
+// which a step lies and the number of threads decide which accumulators live side by side, never what one of
+// them adds, nor when.
 #pragma once
+#include <algorithm>
+
 #include "simd.h"
 #include "team.h"
 
@@ -15,11 +18,21 @@ namespace specfleet {
 
 constexpr int kBlockVectors = 2;
 constexpr int kBlockOutputs = kBlockVectors * kLanes;
-constexpr int kTileRows = 8;
+// Rows that share one reading of a block.
+constexpr int kBlockRows = 8;
+// Half of the registers hold sums: with AVX-512 all of a block's outputs for all of its rows, elsewhere those of four
+// rows and one vector, or of two rows and both.
+constexpr int kTileSums = kRegisters / 2;
+constexpr int kTileRows = kTileSums < kBlockRows ? kTileSums : kBlockRows;
+// A lone row is slow to add up where a step is two additions, one after the other: two blocks at once then.
+constexpr int kLoneRowBlocks = kTileSums < kBlockRows ? kTileSums / kBlockVectors : 1;
+// Where a block's rows need several tiles, they go through it stretch by stretch, so that all but the first find
+// their weights in the nearest cache.
+constexpr int kStretchBytes = 2048;
 // With few rows a pass waits for memory and the processor's own prefetcher does best; from this many on it
-// computes as long as it reads, and fetching this far ahead lets the two overlap.
-constexpr int kPrefetchFromRows = 6;
-constexpr int kPrefetchBytes = 8192;
+// computes as long as it reads, and fetching this far ahead lets the two overlap. Measured on Zen 4 and on Zen 3.
+constexpr int kPrefetchFromRows = kTileSums < kBlockRows ? 3 : 6;
+constexpr int kPrefetchBytes = kTileSums < kBlockRows ? 4096 : 8192;
 
 template <class T>
 inline int64_t packed_steps(int64_t inner) {
@@ -57,67 +70,118 @@ inline int64_t packed_index(int n, int k, int64_t inner) {
          (static_cast<int64_t>(k / kWidth) * kBlockOutputs + n % kBlockOutputs) * kWidth + k % kWidth;
 }
 
-enum class Epilogue : int { kStore = 0, kAdd = 1 };
-
-template <class T, int kRows>
-inline void linear_tile(const T* x, int64_t x_stride, const T* block, int64_t steps, const float* bias, int columns,
-                        Epilogue epilogue, float* y, int64_t y_stride) {
+// Rows x .. x + kRows - 1 over `steps` steps of one block: kVectors of its vectors, added to sums [row][output]. A lone
+// row may go on with the vectors of the next block, which begins `block_size` further on.
+template <class T, int kRows, int kVectors, bool kFetchesAhead>
+inline void linear_tile(const typename Pair<T>::Input* x, int64_t x_stride, const T* block, int64_t block_size,
+                        int64_t steps, float* sums) {
+  static_assert(kRows == 1 || kVectors <= kBlockVectors);
   using Step = Pair<T>;
-  Float16 sum[kRows][kBlockVectors];
+  constexpr int kStepElements = kBlockOutputs * Step::kWidth;
+  Float16 sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < kBlockVectors; ++v) sum[r][v] = zeros();
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = load(sums + r * kBlockOutputs + v * kLanes);
   for (int64_t k = 0; k < steps; ++k) {
-    const T* w = block + k * kBlockOutputs * Step::kWidth;
-    if (kRows >= kPrefetchFromRows)
-      for (int line = 0; line < kBlockOutputs * static_cast<int>(Step::kWidth * sizeof(T)); line += 64)
+    const T* w = block + k * kStepElements;
+    if (kFetchesAhead)
+      for (int line = 0; line < kStepElements * static_cast<int>(sizeof(T)); line += 64)
         __builtin_prefetch(reinterpret_cast<const char*>(w) + kPrefetchBytes + line, 0, 2);
-    const typename Step::Operand w0 = Step::weights(w);
-    const typename Step::Operand w1 = Step::weights(w + kLanes * Step::kWidth);
+    typename Step::Weights weights[kVectors];
+    for (int v = 0; v < kVectors; ++v)
+      weights[v] = Step::weights(w + v / kBlockVectors * block_size + v % kBlockVectors * kLanes * Step::kWidth);
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const typename Step::Operand a = Step::broadcast(x + r * x_stride + k * Step::kWidth);
-      sum[r][0] = Step::dot(sum[r][0], w0, a);
-      sum[r][1] = Step::dot(sum[r][1], w1, a);
-    }
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < kVectors; ++v)
+        sum[r][v] = Step::dot(sum[r][v], weights[v], x + r * x_stride + k * Step::kWidth);
   }
-  for (int r = 0; r < kRows; ++r) {
-    float out[kBlockOutputs];
-    for (int v = 0; v < kBlockVectors; ++v) {
-      if (bias != nullptr) sum[r][v] = add(sum[r][v], load(bias + v * kLanes));
-      store(out + v * kLanes, sum[r][v]);
-    }
-    float* row = y + r * y_stride;
-    if (epilogue == Epilogue::kAdd)
-      for (int c = 0; c < columns; ++c) row[c] += out[c];
-    else
-      std::memcpy(row, out, columns * sizeof(float));
-  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v) store(sums + r * kBlockOutputs + v * kLanes, sum[r][v]);
+}
+
+// kRows rows and all vectors of the block, as many vectors at once as there are registers for.
+template <class T, int kRows>
+inline void linear_tiles(const typename Pair<T>::Input* x, int64_t x_stride, const T* block, int64_t steps,
+                         float* sums) {
+  constexpr int kVectors = kRows * kBlockVectors <= kTileSums ? kBlockVectors : 1;
+  linear_tile<T, kRows, kVectors, (kRows >= kPrefetchFromRows)>(x, x_stride, block, 0, steps, sums);
+  for (int v = kVectors; v < kBlockVectors; v += kVectors)
+    linear_tile<T, kRows, kVectors, false>(x, x_stride, block + v * kLanes * Pair<T>::kWidth, 0, steps,
+                                           sums + v * kLanes);
 }
 
 template <class T>
-using TileFunction = void (*)(const T*, int64_t, const T*, int64_t, const float*, int, Epilogue, float*, int64_t);
+using TilesFunction = void (*)(const typename Pair<T>::Input*, int64_t, const T*, int64_t, float*);
+
+// At most kBlockRows rows of one block: sums [rows][output].
+template <class T>
+inline void linear_block(const typename Pair<T>::Input* x, int64_t x_stride, int rows, const T* block, int64_t steps,
+                         float* sums) {
+  static constexpr TilesFunction<T> kTiles[] = {nullptr,
+                                                linear_tiles<T, 1>,
+                                                linear_tiles<T, 2>,
+                                                linear_tiles<T, 3>,
+                                                linear_tiles<T, 4>,
+#if defined(__AVX512F__)
+                                                linear_tiles<T, 5>,
+                                                linear_tiles<T, 6>,
+                                                linear_tiles<T, 7>,
+                                                linear_tiles<T, 8>
+#endif
+  };
+  constexpr int64_t kStepElements = kBlockOutputs * Pair<T>::kWidth;
+  const int64_t stretch = rows * kBlockVectors <= kTileSums ? steps : kStretchBytes / (kStepElements * sizeof(T));
+  std::fill_n(sums, rows * kBlockOutputs, 0.0f);
+  for (int64_t k = 0; k < steps; k += stretch) {
+    const int64_t count = steps - k < stretch ? steps - k : stretch;
+    for (int row = 0; row < rows; row += kTileRows)
+      kTiles[rows - row < kTileRows ? rows - row : kTileRows](
+          x + row * x_stride + k * Pair<T>::kWidth, x_stride, block + k * kStepElements, count,
+          sums + row * kBlockOutputs);
+  }
+}
+
+enum class Epilogue : int { kStore = 0, kAdd = 1 };
+
+// One row's sums of a block, of which `columns` are outputs -> y.
+inline void finish_row(float* sums, const float* bias, int columns, Epilogue epilogue, float* y) {
+  if (bias != nullptr)
+    for (int v = 0; v < kBlockOutputs; v += kLanes) store(sums + v, add(load(sums + v), load(bias + v)));
+  if (epilogue == Epilogue::kAdd)
+    for (int c = 0; c < columns; ++c) y[c] += sums[c];
+  else
+    std::memcpy(y, sums, columns * sizeof(float));
+}
 
 // x [rows, inner] (inner even for bf16), bias padded to whole blocks or null, y [rows, outputs] float.
 template <class T>
 void linear(int threads, const T* x, int rows, int inner, const T* packed, const float* bias, int outputs,
             Epilogue epilogue, float* y) {
-  static constexpr TileFunction<T> kTiles[kTileRows + 1] = {
-      nullptr,           linear_tile<T, 1>, linear_tile<T, 2>, linear_tile<T, 3>, linear_tile<T, 4>,
-      linear_tile<T, 5>, linear_tile<T, 6>, linear_tile<T, 7>, linear_tile<T, 8>};
-  const int64_t steps = packed_steps<T>(inner);
+  static thread_local std::vector<typename Pair<T>::Input> room;
+  const auto* input = as_input(x, static_cast<int64_t>(rows) * inner, &room);
+  const int64_t steps = packed_steps<T>(inner), block_size = packed_block_size<T>(inner);
   const int64_t blocks = (outputs + kBlockOutputs - 1) / kBlockOutputs;
+  const auto finish = [&](float* sums, int row, int64_t block) {
+    const int column = static_cast<int>(block) * kBlockOutputs;
+    const int columns = outputs - column < kBlockOutputs ? outputs - column : kBlockOutputs;
+    finish_row(sums, bias == nullptr ? nullptr : bias + column, columns, epilogue,
+               y + static_cast<int64_t>(row) * outputs + column);
+  };
   share_out(threads, blocks, static_cast<int64_t>(kBlockOutputs) * inner, [&](int64_t first, int64_t last) {
-    for (int64_t block = first; block < last; ++block) {
-      const int column = static_cast<int>(block) * kBlockOutputs;
-      const int columns = outputs - column < kBlockOutputs ? outputs - column : kBlockOutputs;
-      const T* weights = packed + block * packed_block_size<T>(inner);
-      for (int row = 0; row < rows; row += kTileRows) {
-        const int count = rows - row < kTileRows ? rows - row : kTileRows;
-        kTiles[count](x + static_cast<int64_t>(row) * inner, inner, weights, steps,
-                      bias == nullptr ? nullptr : bias + column, columns, epilogue,
-                      y + static_cast<int64_t>(row) * outputs + column, outputs);
+    float sums[kBlockRows * kBlockOutputs];
+    int64_t block = first;
+    if (rows == 1 && kLoneRowBlocks > 1)
+      for (; block + kLoneRowBlocks <= last; block += kLoneRowBlocks) {
+        std::fill_n(sums, kLoneRowBlocks * kBlockOutputs, 0.0f);
+        linear_tile<T, 1, kLoneRowBlocks * kBlockVectors, false>(input, inner, packed + block * block_size, block_size,
+                                                                 steps, sums);
+        for (int i = 0; i < kLoneRowBlocks; ++i) finish(sums + i * kBlockOutputs, 0, block + i);
       }
-    }
+    for (; block < last; ++block)
+      for (int row = 0; row < rows; row += kBlockRows) {
+        const int count = rows - row < kBlockRows ? rows - row : kBlockRows;
+        linear_block(input + static_cast<int64_t>(row) * inner, inner, count, packed + block * block_size, steps, sums);
+        for (int r = 0; r < count; ++r) finish(sums + r * kBlockOutputs, row + r, block);
+      }
   });
 }
 

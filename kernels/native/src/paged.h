@@ -50,14 +50,14 @@ template <class T>
 inline void copy_key(const T* from, T* to, int head_dim) {
   constexpr int kWidth = Pair<T>::kWidth;
   for (int i = 0; i < head_dim / kWidth; ++i)
-    for (int w = 0; w < kWidth; ++w) to[i * kBlockTokens * kWidth + w] = from[i * kBlockTokens * kWidth + w];
+    std::memcpy(to + i * kBlockTokens * kWidth, from + i * kBlockTokens * kWidth, kWidth * sizeof(T));
 }
 
 template <class T>
 inline void write_key(const T* key, T* lane, int head_dim) {
   constexpr int kWidth = Pair<T>::kWidth;
   for (int i = 0; i < head_dim / kWidth; ++i)
-    for (int w = 0; w < kWidth; ++w) lane[i * kBlockTokens * kWidth + w] = key[i * kWidth + w];
+    std::memcpy(lane + i * kBlockTokens * kWidth, key + i * kWidth, kWidth * sizeof(T));
 }
 
 }  // namespace specfleet

@@ -18,6 +18,14 @@ inline void rotate(float* x, const float* cosines, const float* sines, int head_
   }
 }
 
+// x [size] to the model's type.
+template <class T>
+inline void round_row(const float* x, int size, T* out) {
+  int i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(out + i, load(x + i));
+  for (; i < size; ++i) from_float(x[i], out + i);
+}
+
 template <class T>
 struct Rotary {
   const float* qkv;
@@ -40,7 +48,7 @@ struct Rotary {
     const int64_t slot = rows->write_slots[row];
     if (index >= heads + shape.kv_heads) {
       T* value = value_row(values, shape, slot, index - heads - shape.kv_heads);
-      for (int i = 0; i < d; ++i) from_float(x[i], value + i);
+      round_row(x, d, value);
       return;
     }
     static thread_local std::vector<float> turned_store;
@@ -57,7 +65,7 @@ struct Rotary {
     const int64_t angles = static_cast<int64_t>(rows->positions[row]) * (d / 2);
     rotate(turned, cosines + angles, sines + angles, d);
     T* rounded = is_query ? queries + (row * heads + index) * d : key_store.data();
-    for (int i = 0; i < d; ++i) from_float(turned[i], rounded + i);
+    round_row(turned, d, rounded);
     if (!is_query) write_key(rounded, key_lane(keys, shape, slot, index - heads), d);
   }
 };
