@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from benchmarks.engine_model import EngineModel
 from benchmarks.generation import Generated, Prompt, StepStatistics, opened_prompts
 from contracts.errors import InvalidArgument
 from contracts.types import SamplingParams, SequenceId, StopParams
 from engine.load import LoadedEngine
-from speculation.rules.coin import RandomCoin
+from speculation.rules.coin import Coin, RandomCoin
 from speculation.rules.compare import Shape, draw
 from speculation.rules.registry import NamedRule
 
-__all__ = ["generate_by_rule"]
+__all__ = ["generate_by_rule", "rounds_by_rule"]
 
 
 def generate_by_rule(
@@ -39,43 +39,50 @@ def generate_by_rule(
         )
     if sampling != SamplingParams(temperature=sampling.temperature, seed=sampling.seed):
         raise InvalidArgument(f"rule {rule.name} knows temperature and seed only; leave other sampling settings out")
+    ends = frozenset(() if stop.ignore_eos else target.eos_token_ids)
     results, steps = [], StepStatistics()
     for prompt, tokens in opened_prompts(target, prompts, stop):
         coin = RandomCoin(random.Random(f"{sampling.seed}/{prompt.id}").random)
-        sequence, started_s = SequenceId(prompt.id), time.perf_counter()
-        models = [
-            EngineModel(loaded.engine, sequence, tokens, temperature=sampling.temperature)
-            for loaded in (target, drafter)
-        ]
-        generated = Generated(id=prompt.id)
-        while not _has_ended(generated, target, stop):
-            # No deeper than tokens are left; the next token comes with every round.
-            depth = max(min(shape.depth, stop.max_tokens - len(generated.token_ids) - 1), 1)
-            part = Shape(num_paths=shape.num_paths, depth=depth)
-            draft = draw(rule.kind, models[0], models[1], part, coin, prepare=models[0].compute)
-            committed = rule.settle(draft, coin).committed(draft)
-            for model in models:
-                model.commit(committed)
-            generated.num_rounds += 1
-            _append(generated, committed, target, stop)
+        generated, started_s = Generated(id=prompt.id), time.perf_counter()
+        judge, guesser = (
+            EngineModel(loaded.engine, SequenceId(f"{prompt.id} {part}"), tokens, temperature=sampling.temperature)
+            for part, loaded in (("target", target), ("drafter", drafter))
+        )
+        try:
+            for committed in rounds_by_rule(judge, guesser, rule, shape, coin, max_tokens=stop.max_tokens, ends=ends):
+                generated.num_rounds += 1
+                generated.token_ids += committed
+        finally:
+            judge.close()
+            guesser.close()
         generated.elapsed_s = time.perf_counter() - started_s
         generated.text = target.tokenizer.decode(generated.token_ids, skip_special_tokens=True)
-        for model in models:
-            model.close()
-        for report in models[0].reports:
+        for report in judge.reports:
             steps.add(report)
         results.append(generated)
     return results, steps
 
 
-def _append(generated: Generated, tokens: Sequence[int], target: LoadedEngine, stop: StopParams) -> None:
-    for token in tokens:
-        if _has_ended(generated, target, stop):
-            return
-        generated.token_ids.append(token)
-
-
-def _has_ended(generated: Generated, target: LoadedEngine, stop: StopParams) -> bool:
-    ends = () if stop.ignore_eos else target.eos_token_ids
-    found = generated.token_ids
-    return len(found) == stop.max_tokens or (bool(found) and found[-1] in ends)
+def rounds_by_rule(
+    target: EngineModel,
+    drafter: EngineModel,
+    rule: NamedRule,
+    shape: Shape,
+    coin: Coin,
+    *,
+    max_tokens: int,
+    ends: Set[int] = frozenset(),
+) -> Iterator[list[int]]:
+    """The tokens of each round, until there are `max_tokens` or one of `ends` was said."""
+    num_left = max_tokens
+    while num_left > 0:
+        # The next token comes with every round, so a draft is one shorter than what is left; but rules want a draft.
+        part = Shape(num_paths=shape.num_paths, depth=max(min(shape.depth, num_left - 1), 1))
+        draft = draw(rule.kind, target, drafter, part, coin, prepare=target.compute)
+        committed = rule.settle(draft, coin).committed(draft)
+        for model in (target, drafter):
+            model.commit(committed)
+        tokens = list(committed[:num_left])
+        end = next((index for index, token in enumerate(tokens) if token in ends), None)
+        num_left = num_left - len(tokens) if end is None else 0
+        yield tokens if end is None else tokens[: end + 1]

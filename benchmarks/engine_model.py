@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from contracts.errors import InvalidArgument
 from contracts.types import ROOT, SamplingParams, SequenceId, StepReport
 from engine.engine import Engine
 from engine.model import head_logits
@@ -54,8 +55,11 @@ class EngineModel:
         new = list(dict.fromkeys(missing))
         if not new and () in self._probs:
             return
-        while (num_pending := self.engine.num_pending(self.sequence)) + len(new) > self.engine.limits.max_batch_rows:
-            chunk = min(num_pending - 1, self.engine.limits.max_batch_rows)
+        max_rows = self.engine.limits.max_batch_rows
+        if len(new) >= max_rows:
+            raise InvalidArgument(f"{len(new)} places at once are too many for a step of {max_rows} rows; draft fewer")
+        while (num_pending := self.engine.num_pending(self.sequence)) + len(new) > max_rows:
+            chunk = min(num_pending - 1, max_rows)
             self.reports.append(self.engine.step([Draft(sequence=self.sequence, num_pending=chunk)]).report)
         first = len(self._node_of) - 1
         place = {**self._node_of, **{path: first + index for index, path in enumerate(new)}}

@@ -10,20 +10,27 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from contracts.types import DrafterId, DraftNode, SamplingParams, SequenceId, StepReport, TenantId, Verdict
+from contracts.types import DrafterId, DraftNode, SamplingParams, SequenceId, TenantId, Verdict
+from engine.work import StepResult, Verify
 from speculation.budget import Ready, RoundBudget
 from speculation.cost import CostTable
 from speculation.drafting import Drafting
-from speculation.frontier import Frontier, Settled
+from speculation.frontier import Frontier
 from speculation.fusion import FusionKind, StepProposal, fuse_step
 from speculation.roster import Member, Roster
 from workers.drafters.drafter import Ask, Commit, Drafter, Opening
+from workers.drafters.registry import MODEL_KINDS
+from workers.pruning import Pruner, PruningLook
 
 __all__ = ["DrafterFigures", "LocalFleet", "Speculate"]
 
 _TENANT = TenantId("local")
 _COMB = 4  # candidates of a fused step
+_HOPELESS = 0.02  # a fused path worth less is not drafted on
 _ROUTE_EVERY = 4  # rounds
+# What a draft step takes until it was measured: a lookup, and a pass of a small model.
+_LOOKUP_S, _MODEL_S = 1e-4, 5e-4
+_ROUND_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +60,7 @@ class DrafterFigures:
 class _Open:
     drafting: Drafting
     tokens: list[int]
+    num_prompt: int
     sampling: SamplingParams
     followers: set[DrafterId] = field(default_factory=set)
     checked: Frontier = field(default_factory=lambda: Frontier(position=0))
@@ -63,13 +71,23 @@ class LocalFleet:
     """See the module."""
 
     def __init__(
-        self, drafters: Mapping[DrafterId, Drafter], how: Speculate, *, max_rows: int, cost: CostTable
+        self,
+        drafters: Mapping[DrafterId, Drafter],
+        how: Speculate,
+        *,
+        max_rows: int,
+        cost: CostTable,
+        pruner: Pruner | None = None,
     ) -> None:
-        self.drafters, self.how, self.cost = dict(drafters), how, cost
+        self.drafters, self.how, self.cost, self.pruner = dict(drafters), how, cost, pruner
         self.figures = {drafter: DrafterFigures() for drafter in drafters}
+        self.num_logprobs = max((drafter.num_logprobs for drafter in drafters.values()), default=0)
+        """Of how many of the target's likeliest tokens the drafters learn; verdicts should carry so many."""
         self.roster = Roster()
         for name, drafter in drafters.items():
-            self.roster.join(Member(drafter=name, has_logits=drafter.kind == "model", step_s=1e-3))
+            has_model = drafter.kind in MODEL_KINDS
+            step_s = _MODEL_S if has_model else _LOOKUP_S
+            self.roster.join(Member(drafter=name, has_logits=has_model, step_s=step_s))
         self._budget = RoundBudget(max_rows=max_rows)
         self._sequences: dict[SequenceId, _Open] = {}
         self._num_rounds = 0
@@ -78,7 +96,9 @@ class LocalFleet:
         """A sequence that will be decoded."""
         drafting = self.roster.open(_TENANT, tokens, temperature=sampling.temperature)
         drafting.drafters = tuple(self.drafters)[: 1 if self.how.mode != "fused" else None]
-        self._sequences[sequence] = _Open(drafting=drafting, tokens=list(tokens), sampling=sampling)
+        self._sequences[sequence] = _Open(
+            drafting=drafting, tokens=list(tokens), num_prompt=len(tokens), sampling=sampling
+        )
         if self.how.routed:
             self._route()
 
@@ -96,6 +116,9 @@ class LocalFleet:
             self._route()
         each = min(self.how.max_draft, max_nodes // max(len(depths), 1))
         able = {sequence: min(depth, each) for sequence, depth in depths.items() if depth > 0 and each > 0}
+        for sequence in able:
+            for drafter in self._sequences[sequence].drafting.drafters:
+                self.figures[drafter].num_rounds += 1
         if self.how.mode == "fused" and self.how.fusion is FusionKind.EVERY_STEP:
             self._draft_together(able)
         else:
@@ -108,36 +131,41 @@ class LocalFleet:
             found.drafting.tree.start(found.checked)
         return {sequence: self._sequences[sequence].checked.nodes for sequence in depths}
 
-    def settle(self, verdict: Verdict) -> Settled:
-        """A verdict on a frontier, or on a plain step."""
-        found = self._sequences[verdict.sequence]
-        self._count(found, verdict)
-        settled = found.drafting.settle(verdict)
-        found.tokens += verdict.tokens
-        for drafter in found.followers:
-            self.drafters[drafter].commit(
-                [
-                    Commit(
-                        sequence=verdict.sequence,
-                        position=verdict.position,
-                        tokens=verdict.tokens,
-                        logprobs=verdict.logprobs,
-                    )
-                ]
-            )
-        return settled
+    def look(self, work: Sequence[Verify]) -> PruningLook | None:
+        """Who looks at the rows of this work between layers, if anyone."""
+        return self.pruner.begin(work, self.cost) if self.pruner is not None and self.cost else None
 
-    def observe(self, report: StepReport) -> None:
-        """A step of the target, for the cost table."""
-        self.cost.observe(report)
+    def learn(self, work: Sequence[Verify], step: StepResult, look: PruningLook | None) -> None:
+        """What a step decided, and what it cost."""
+        for outcome in step.outcomes:
+            if isinstance(outcome, Verdict):
+                self._settle(outcome)
+        if look is None:
+            self.cost.observe(step.report)  # looks take time of their own, which is no row's
+        elif self.pruner is not None:
+            self.pruner.settle(look, work, step.outcomes)
 
     # Inside
 
+    def _settle(self, verdict: Verdict) -> None:
+        found = self._sequences[verdict.sequence]
+        self._count(found, verdict)
+        found.drafting.settle(verdict)
+        found.tokens += verdict.tokens
+        commit = Commit(
+            sequence=verdict.sequence, position=verdict.position, tokens=verdict.tokens, logprobs=verdict.logprobs
+        )
+        for drafter in found.followers:
+            self.drafters[drafter].commit([commit])
+
     def _route(self) -> None:
-        num_cooperating = self.how.num_cooperating if self.how.mode == "fused" else 1
-        round_s = self.cost.cost_s(1, 1) if self.cost else 0.02
+        """Chooses drafters for every sequence, at what a round without drafts takes now."""
+        draftings = [found.drafting for found in self._sequences.values()]
+        num_keys = sum(drafting.tree.next_position for drafting in draftings)
         self.roster.assign(
-            [found.drafting for found in self._sequences.values()], round_s=round_s, num_cooperating=num_cooperating
+            draftings,
+            round_s=self.cost.cost_s(len(draftings), num_keys) if self.cost and draftings else _ROUND_S,
+            num_cooperating=self.how.num_cooperating if self.how.mode == "fused" else 1,
         )
 
     def _draft_apart(self, depths: Mapping[SequenceId, int]) -> None:
@@ -158,7 +186,7 @@ class LocalFleet:
         paths: dict[SequenceId, tuple[int, ...]] = dict.fromkeys(depths, ())
         value = dict.fromkeys(depths, 1.0)
         for level in range(max(depths.values(), default=0)):
-            going = [sequence for sequence in paths if level < depths[sequence] and value[sequence] > 0.02]
+            going = [sequence for sequence in paths if level < depths[sequence] and value[sequence] > _HOPELESS]
             asks: dict[DrafterId, list[Ask]] = {}
             for sequence in going:
                 ask = Ask(sequence=sequence, num_nodes=_COMB, below=paths[sequence], max_depth=1, max_children=_COMB)
@@ -181,26 +209,39 @@ class LocalFleet:
                 paths[sequence] = (*paths[sequence], fused[0].token) if fused else paths[sequence]
 
     def _propose(self, drafter: DrafterId, asks: list[Ask]) -> list[tuple[DraftNode, ...]]:
-        new = []
-        for ask in asks:
-            found = self._sequences[ask.sequence]
-            if drafter not in found.followers:
-                found.followers.add(drafter)
-                new.append(
-                    Opening(sequence=ask.sequence, tenant=_TENANT, tokens=tuple(found.tokens), sampling=found.sampling)
-                )
+        new = [ask.sequence for ask in asks if drafter not in self._sequences[ask.sequence].followers]
         began_s = time.perf_counter()
-        if new:
-            self.drafters[drafter].open(new)
+        self._follow(drafter, new)
         trees = self.drafters[drafter].propose(asks)
         elapsed_s = time.perf_counter() - began_s
         figures = self.figures[drafter]
         figures.drafting_s += elapsed_s
         figures.num_proposed += sum(len(tree) for tree in trees)
-        if not new:  # a first ask computes the prompt too
+        if not new and elapsed_s > 0.0:  # a first ask computes the prompt too
             deepest = max((_depth(tree) for tree in trees), default=0)
             self.roster.observe_step(drafter, num_sequences=len(asks), elapsed_s=elapsed_s / max(deepest, 1))
         return trees
+
+    def _follow(self, drafter: DrafterId, sequences: Sequence[SequenceId]) -> None:
+        """Opens sequences at a drafter that was not asked about them before: what was answered is no prompt."""
+        found = [(sequence, self._sequences[sequence]) for sequence in sequences]
+        self.drafters[drafter].open(
+            [
+                Opening(
+                    sequence=sequence, tenant=_TENANT, tokens=tuple(one.tokens[: one.num_prompt]), sampling=one.sampling
+                )
+                for sequence, one in found
+            ]
+        )
+        self.drafters[drafter].commit(
+            [
+                Commit(sequence=sequence, position=one.num_prompt, tokens=tuple(one.tokens[one.num_prompt :]))
+                for sequence, one in found
+                if len(one.tokens) > one.num_prompt
+            ]
+        )
+        for _, one in found:
+            one.followers.add(drafter)
 
     def _chosen(self, depths: Mapping[SequenceId, int], max_nodes: int) -> Mapping[SequenceId, tuple[int, ...]]:
         """Tree ids of the nodes to check. Nodes too deep for what is left to decode are not."""
@@ -219,8 +260,6 @@ class LocalFleet:
         return self._budget.choose(ready, self.cost).nodes
 
     def _count(self, found: _Open, verdict: Verdict) -> None:
-        for drafter in found.drafting.drafters:
-            self.figures[drafter].num_rounds += 1
         accepted = set(verdict.accepted)
         for index, drafters in enumerate(found.said_by):
             for drafter in drafters:

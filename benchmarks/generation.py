@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fleet import LocalFleet
-from contracts.errors import InvalidArgument
+from contracts.errors import Internal, InvalidArgument
 from contracts.types import SamplingParams, SequenceId, StepReport, StopParams, Verdict
 from engine.load import LoadedEngine
 from engine.work import Verify
@@ -45,16 +45,19 @@ class StepStatistics:
 
     elapsed_of: defaultdict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     num_context: int = 0
+    num_rows_pruned: int = 0
 
     def add(self, report: StepReport) -> None:
         self.elapsed_of[report.num_rows].append(report.elapsed_s)
         self.num_context += report.num_context
+        self.num_rows_pruned += report.num_rows_pruned
 
     def summary(self) -> dict[str, Any]:
         every = [elapsed for times in self.elapsed_of.values() for elapsed in times]
         return {
             "num_steps": len(every),
             "num_rows": sum(rows * len(times) for rows, times in self.elapsed_of.items()),
+            "num_rows_pruned": self.num_rows_pruned,
             "num_context": self.num_context,
             "elapsed_s": sum(every),
             "by_rows": {
@@ -117,30 +120,35 @@ def generate(
         while waiting and len(running) < num_together:
             prompt, tokens = waiting.popleft()
             sequence = SequenceId(f"{len(results)}:{prompt.id}")
-            engine.open(sequence, tokens, sampling)
-            if fleet is not None:
+            if fleet is None:
+                engine.open(sequence, tokens, sampling)
+            else:  # drafters may learn from more than the tokens; what the target would say anyway changes no token
+                num_logprobs = max(sampling.num_logprobs, fleet.num_logprobs)
+                engine.open(sequence, tokens, replace(sampling, num_logprobs=num_logprobs))
                 fleet.open(sequence, tokens, sampling)
             running.append(_Running(Generated(id=prompt.id), sequence, time.perf_counter()))
             results.append(running[-1].generated)
         work = _share_rows(loaded, running)
         if fleet is not None:
             work = _with_drafts(loaded, work, running, stop, fleet)
-        step = engine.step(work)
+        look = None if fleet is None else fleet.look(work)
+        step = engine.step(work, hook=look)
         step_statistics.add(step.report)
+        for outcome in step.outcomes:
+            if isinstance(outcome, Internal):
+                raise outcome
+        if fleet is not None:
+            fleet.learn(work, step, look)
         outcomes = {piece.sequence: outcome for piece, outcome in zip(work, step.outcomes, strict=True)}
         for one in list(running):
             outcome = outcomes.get(one.sequence)
-            if not isinstance(outcome, Verdict):
+            if not isinstance(outcome, Verdict):  # a chunk of a prompt, or no part in this step
                 continue
-            if fleet is not None:
-                fleet.settle(outcome)
             if _take(loaded, one, outcome, stop):
                 engine.close(one.sequence)
                 if fleet is not None:
                     fleet.close(one.sequence)
                 running.remove(one)
-        if fleet is not None:
-            fleet.observe(step.report)
     return results, step_statistics
 
 

@@ -4,9 +4,9 @@
     python -m benchmarks.local --target DIR --prompts FILE.jsonl --mode fused --drafter DIR2 --drafter prompt_lookup
 
 Prompts are records {"id", "prompt"}, one a line. With --json the results go to a file:
-{"results": [{"id", "token_ids", "text", "num_rounds", "elapsed_s"}], "steps": {...}, "drafters": {...}}.
-Whatever the drafters, mode and batch, the tokens are those of --mode off; only rules of sampled drafts (--rule) draw
-others, of the same distribution.
+{"results": [{"id", "token_ids", "text", "num_rounds", "elapsed_s"}], "steps": {...}}, and with drafters also
+"drafters" and "pruning". Whatever the drafters, mode, pruning and batch, the tokens are those of --mode off; only rules
+of sampled drafts (--rule) draw others, of the same distribution.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from engine.load import LoadedEngine
 from engine.local_group import local_engine
 from speculation.cost import CostTable, probe_plan
 from speculation.fusion import FusionKind
+from speculation.pruning import PruningPolicy
 from speculation.rules.compare import Shape
 from speculation.rules.registry import RULES, rule_named
 from workers.drafters.registry import KINDS
 from workers.probe import probe_steps
+from workers.pruning import Pruner
 
 __all__ = ["main"]
 
@@ -75,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_summary(results, steps, elapsed_s)
     if fleet is not None:
         _print_drafters(fleet)
+        _print_pruning(fleet)
     return 0
 
 
@@ -109,6 +112,15 @@ def _parser() -> argparse.ArgumentParser:
         "--router", action="store_true", help="choose drafters for each prompt by what they prove worth"
     )
     parser.add_argument(
+        "--prune",
+        action="append",
+        type=_layer_and_rank,
+        default=[],
+        metavar="LAYER=K",
+        help="after this layer (from 0), draft nodes that K or more tokens out-rank leave the pass, where looking "
+        "pays; K is where learning starts; can be given several times",
+    )
+    parser.add_argument(
         "--rule",
         choices=list(RULES),
         default=SHARED_NOISE,
@@ -131,16 +143,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuses combinations that mean nothing."""
-    if options.mode == "off" and (options.drafter or options.router or options.rule != SHARED_NOISE):
-        raise InvalidArgument("--drafter, --router and --rule have no meaning with --mode off; choose another mode")
+    if options.mode == "off" and (options.drafter or options.router or options.prune or options.rule != SHARED_NOISE):
+        raise InvalidArgument(
+            "--drafter, --router, --prune and --rule have no meaning with --mode off; choose another mode"
+        )
+    if len(dict(options.prune)) < len(options.prune):
+        raise InvalidArgument("--prune names a layer twice; right is one K for each")
     if options.mode != "off" and not options.drafter:
         raise InvalidArgument(f"--mode {options.mode} needs a drafter; name one with --drafter KIND_OR_DIR")
     if options.rule != SHARED_NOISE and (
-        options.mode != "vanilla" or len(options.drafter) != 1 or options.drafter[0] in KINDS or options.batch > 1
+        options.mode != "vanilla"
+        or len(options.drafter) != 1
+        or options.drafter[0] in KINDS
+        or options.batch > 1
+        or options.router
+        or options.prune
     ):
         raise InvalidArgument(
             f"--rule {options.rule} judges samples of one model; right is --mode vanilla, one --drafter that is a "
-            "checkpoint folder, and --batch 1"
+            "checkpoint folder, --batch 1, and neither --router nor --prune"
         )
 
 
@@ -156,12 +177,17 @@ def _fleet(options: argparse.Namespace, target: LoadedEngine) -> LocalFleet:
         routed=options.router,
         fusion=FusionKind(options.fusion),
     )
+    pruner = None
+    if options.prune:
+        start = dict(options.prune)
+        policy = PruningPolicy(start, lowest=min(8, *start.values()), highest=max(4096, *start.values()))
+        pruner = Pruner(target.engine, policy)
     cost = CostTable()
-    if options.mode != "vanilla":  # which takes what it gets
+    if options.mode != "vanilla" or pruner is not None:  # a chain alone is taken as it comes
         for report in probe_steps(target.engine, probe_plan(2 * options.max_draft * options.batch, 256)):
             cost.observe(report)
     drafters = load_drafters(options.drafter, target, num_threads=_threads(options))
-    return LocalFleet(drafters, how, max_rows=target.engine.limits.max_batch_rows, cost=cost)
+    return LocalFleet(drafters, how, max_rows=target.engine.limits.max_batch_rows, cost=cost, pruner=pruner)
 
 
 def _positive(text: str) -> int:
@@ -170,10 +196,18 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _layer_and_rank(text: str) -> tuple[int, int]:
+    layer, _, rank = text.partition("=")
+    if not (layer.isdigit() and rank.isdigit() and int(rank) >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not LAYER=K, such as 3=64: a layer from 0 and a K from 1")
+    return int(layer), int(rank)
+
+
 def _write(path: Path, results: list[Generated], steps: StepStatistics, fleet: LocalFleet | None) -> None:
     content: dict[str, Any] = {"results": [dataclasses.asdict(r) for r in results], "steps": steps.summary()}
     if fleet is not None:
         content["drafters"] = {name: dataclasses.asdict(figures) for name, figures in fleet.figures.items()}
+        content["pruning"] = _pruning(fleet)
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -198,6 +232,25 @@ def _print_drafters(fleet: LocalFleet) -> None:
         print(
             f"{name:{width}}  {of.num_rounds:6}  {of.num_proposed:8}  {of.num_checked:7}  {of.num_accepted:8}  "
             f"{rate:>4}  {each:>7}  {of.drafting_s:10.2f}"
+        )
+
+
+def _pruning(fleet: LocalFleet) -> dict[int, dict[str, float]]:
+    """By layer: K as it is now, and the rates of the recent past."""
+    if fleet.pruner is None:
+        return {}
+    policy = fleet.pruner.policy
+    return {
+        layer: {"max_above": policy.max_above(layer), **dataclasses.asdict(policy.rates(layer))}
+        for layer in policy.layers
+    }
+
+
+def _print_pruning(fleet: LocalFleet) -> None:
+    for layer, of in _pruning(fleet).items():
+        print(
+            f"after layer {layer}: {of['prune_rate']:.1%} of {of['num_checked']:.0f} rows pruned, "
+            f"{of['misprune_rate']:.1%} of those whose fate is known wrongly; K is {of['max_above']}"
         )
 
 

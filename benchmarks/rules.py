@@ -1,19 +1,28 @@
-"""Verification rules side by side on the same synthetic drafts: `python -m benchmarks.rules --help`.
+"""Verification rules side by side on the same drafts: `python -m benchmarks.rules --help`.
 
     python -m benchmarks.rules --paths 3 --depth 4
+    python -m benchmarks.rules --target DIR --drafter DIR --prompts FILE.jsonl --temperature 0.7 --temperature 1
 
-Prints tokens per round for families of targets and drafters from like to unlike. Rules of one path draft --depth tokens
-a round, the others --paths times as many; the bound holds for independent paths, not for the distinct draws of rsd and
-of rules named *_distinct.
+Prints tokens per round. Without models there is a column for each of some families of synthetic targets and drafters,
+from like to unlike; with models one for each temperature, over the same places in the target's own answers. Rules of
+one path draft --depth tokens a round, the others --paths times as many; the bound holds for independent paths, not for
+the distinct draws of rsd and of rules named *_distinct.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from contracts.errors import SpecfleetError
+from benchmarks.drafters import load_drafter_engine
+from benchmarks.generation import read_prompts
+from benchmarks.rules_on_models import contexts_of, means_on_models
+from contracts.config import EngineConfig
+from contracts.errors import InvalidArgument, SpecfleetError
+from engine.load import load_engine
 from speculation.rules.compare import (
     Shape,
     dirichlet_models,
@@ -24,35 +33,83 @@ from speculation.rules.compare import (
 )
 from speculation.rules.draft import Model
 from speculation.rules.optimal_transport import MAX_VOCAB_OF_SETS
-from speculation.rules.registry import RULES, rule_named
+from speculation.rules.registry import RULES, NamedRule, rule_named
 
 __all__ = ["main"]
 
 _MAX_PREFIXES = 20_000  # what is computed exactly lists all texts of a round
+_ROUNDS, _ROUNDS_OF_CONTEXT = 3000, 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 when the table was printed, 2 for a request that can never work."""
     options = _parser().parse_args(arguments)
     try:
-        rules = [rule_named(name) for name in options.rule or _possible(options.vocab)]
-        shape = Shape(num_paths=options.paths, depth=options.depth)
-        families = _families(options.vocab, options.seed)
-        columns = []
-        for target, drafter in families.values():
-            means = mean_tokens(target, drafter, shape, num_rounds=options.rounds, seed=options.seed, rules=rules)
-            if options.vocab**options.depth <= _MAX_PREFIXES:
-                means["shared_noise, runners-up"] = shared_noise_comb(target, drafter, shape)
-                means["bound for paths"] = upper_bound(target, drafter, shape)
-            columns.append(means)
+        has_models = _has_models(options)
+        columns = _of_models(options) if has_models else _of_families(options)
     except SpecfleetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"tokens per round; {options.paths} paths of {options.depth} tokens, vocabulary {options.vocab}")
-    print(f"{'':28}" + "".join(f"{name:>14}" for name in families))
-    for name in columns[0]:
-        print(f"{name:28}" + "".join(f"{column[name]:14.3f}" for column in columns))
+    what = f"{options.contexts} places" if has_models else f"vocabulary {options.vocab}"
+    print(f"tokens per round; {options.paths} paths of {options.depth} tokens, {what}")
+    print(f"{'':28}" + "".join(f"{name:>14}" for name in columns))
+    for name in next(iter(columns.values())):
+        print(f"{name:28}" + "".join(f"{column[name]:14.3f}" for column in columns.values()))
     return 0
+
+
+def _of_families(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """By family, by rule."""
+    rules, shape = _rules(options, options.vocab), Shape(num_paths=options.paths, depth=options.depth)
+    columns = {}
+    for name, (target, drafter) in _families(options.vocab, options.seed).items():
+        rounds = options.rounds or _ROUNDS
+        means = mean_tokens(target, drafter, shape, num_rounds=rounds, seed=options.seed, rules=rules)
+        if options.vocab**options.depth <= _MAX_PREFIXES:
+            means["shared_noise, runners-up"] = shared_noise_comb(target, drafter, shape)
+            means["bound for paths"] = upper_bound(target, drafter, shape)
+        columns[name] = means
+    return columns
+
+
+def _of_models(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """By temperature, by rule."""
+    shape, columns = Shape(num_paths=options.paths, depth=options.depth), {}
+    prompts = read_prompts(options.prompts)
+    target = load_engine(EngineConfig(model=options.target, dtype=options.dtype, num_threads=options.threads))
+    drafter = load_drafter_engine(options.drafter, target, options.threads)
+    rules = _rules(options, target.engine.limits.num_real_tokens)
+    for temperature in options.temperature or [1.0]:
+        contexts = contexts_of(
+            target,
+            prompts,
+            num_contexts=options.contexts,
+            temperature=temperature,
+            seed=options.seed,
+            depth=options.depth,
+        )
+        columns[f"T={temperature:g}"] = means_on_models(
+            target,
+            drafter,
+            contexts,
+            rules,
+            shape,
+            temperature=temperature,
+            num_rounds=options.rounds or _ROUNDS_OF_CONTEXT,
+            seed=options.seed,
+        )
+    return columns
+
+
+def _has_models(options: argparse.Namespace) -> bool:
+    given = [options.target is not None, options.drafter is not None, options.prompts is not None]
+    if any(given) and not all(given):
+        raise InvalidArgument("--target, --drafter and --prompts go together: two checkpoint folders and a file")
+    return all(given)
+
+
+def _rules(options: argparse.Namespace, vocab_size: int) -> list[NamedRule]:
+    return [rule_named(name) for name in options.rule or _possible(vocab_size)]
 
 
 def _possible(vocab_size: int) -> list[str]:
@@ -78,16 +135,27 @@ def _families(vocab_size: int, seed: int) -> dict[str, tuple[Model, Model]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.rules", description="Compare verification rules on the same synthetic drafts."
+        prog="python -m benchmarks.rules", description="Compare verification rules on the same drafts."
     )
     parser.add_argument("--rule", action="append", metavar="NAME", help=f"one of {', '.join(RULES)}; repeatable")
     parser.add_argument("--paths", type=_positive, default=3, metavar="K", help="paths or distinct draws (default 3)")
     parser.add_argument("--depth", type=_positive, default=3, metavar="N", help="tokens of a path (default 3)")
-    parser.add_argument("--vocab", type=_positive, default=8, metavar="N", help="size of the vocabulary (default 8)")
+    parser.add_argument("--vocab", type=_positive, default=8, metavar="N", help="of synthetic models (default 8)")
     parser.add_argument(
-        "--rounds", type=_positive, default=3000, metavar="N", help="sampled rounds of each rule (default 3000)"
+        "--rounds",
+        type=_positive,
+        metavar="N",
+        help=f"sampled rounds of each rule (default {_ROUNDS}; with models {_ROUNDS_OF_CONTEXT} at each place)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S")
+    models = parser.add_argument_group("real models")
+    models.add_argument("--target", metavar="DIR", help="checkpoint folder of the target")
+    models.add_argument("--drafter", metavar="DIR", help="checkpoint folder of the drafter")
+    models.add_argument("--prompts", type=Path, metavar="FILE.jsonl", help='records {"id", "prompt"}')
+    models.add_argument("--contexts", type=_positive, default=16, metavar="N", help="places in answers (default 16)")
+    models.add_argument("--temperature", action="append", type=float, metavar="T", help="repeatable (default 1)")
+    models.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, metavar="N", help="CPU threads")
+    models.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     return parser
 
 

@@ -13,7 +13,7 @@ from typing import cast
 
 from contracts.clock import Clock
 from contracts.errors import AlreadyExists, InvalidArgument, NotFound, Overloaded, Unavailable, shown
-from contracts.sampling import MAX_SEED
+from contracts.sampling import MAX_SEED, check_integer
 from contracts.types import DrafterId, RequestId, SamplingParams, SequenceId, StopParams, TenantId
 from router.answer import Answer, AnsweredToken, Reason
 from router.json_answer import JsonAnswer
@@ -188,6 +188,10 @@ class Front:
         if self.is_draining:
             raise Unavailable("the fleet is being drained and takes no new requests; ask another", retry_after_s=5.0)
         self._check_model(asked.model)
+        if not 1 <= asked.num_choices <= _MAX_CHOICES:
+            raise InvalidArgument(f"num_choices is {asked.num_choices}; it is from 1 to {_MAX_CHOICES}")
+        if asked.seed is not None:
+            check_integer("seed", asked.seed, 0, MAX_SEED)
         num_waiting = len(self.scheduler.waiting)
         if num_waiting + asked.num_choices > self.limits.max_waiting:
             raise Overloaded(
@@ -251,8 +255,6 @@ class Front:
     def _check(self, asked: Asked, tokens: Sequence[int]) -> None:
         offer = self.offer
         assert offer is not None, "checked on admission"
-        if not 1 <= asked.num_choices <= _MAX_CHOICES:
-            raise InvalidArgument(f"num_choices is {asked.num_choices}; it is from 1 to {_MAX_CHOICES}")
         if not tokens:
             raise InvalidArgument("the prompt is empty; it has at least one token")
         for token in tokens:

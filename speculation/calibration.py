@@ -21,13 +21,12 @@ nothing was tested. The calibrated figure is never used to decide a token, so an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from contracts.errors import InvalidArgument
-from contracts.types import DrafterId, Feedback
+from contracts.types import DrafterId
 from speculation.calibration_curve import CalibrationCurve, clamped
 from speculation.calibration_error import CalibrationReport, ErrorMeter, report_of
-from speculation.frontier import Evidence
 from speculation.scores import ScoreKind
 
 __all__ = ["Calibrator", "Source"]
@@ -96,16 +95,6 @@ class Calibrator:
         source.errors.observe(source.confidence(depth, score), chosen)
         source.pooled.learn(index, score, chosen)
         self._curve(source, depth).learn(index, score, chosen)
-
-    def learn_feedback(self, drafter: DrafterId, kind: ScoreKind, depth: int, score: float, feedback: Feedback) -> None:
-        """Learns from a frontier node's feedback if it was tested."""
-        if feedback.was_tested:
-            self.learn(drafter, kind, depth, score, chosen=feedback.chosen)
-
-    def learn_tested(self, tested: Iterable[Evidence], kind: ScoreKind) -> None:
-        """Learns from all that a settled verdict put to the test; all scores of the sequence are of one kind."""
-        for each in tested:
-            self.learn(each.drafter, kind, each.depth, each.score, chosen=each.chosen)
 
     def report(self, drafter: DrafterId | None = None) -> CalibrationReport:
         """The error of one drafter's confidences over all kinds, or of everyone's."""

@@ -6,12 +6,12 @@ differ in who carries the messages; what a message does to a sequence is this fi
 
 Drafts may be late. A drafter names where its nodes hang by the position of the first token below the root that it knew
 and the path from there. Whatever was committed since is walked through first: what agrees hangs below the new root,
-what does not is an orphan.
+what does not is an orphan. So a late draft is worth what is left of it, and never hangs in a wrong place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,13 +51,13 @@ class Drafting:
         tokens: Sequence[int],
         temperature: float,
         features: NDArray[np.float64],  # [num_features]
-        priors: Mapping[DrafterId, float],
         calibrator: Calibrator,
         max_nodes: int = 256,
     ) -> None:
         self.tenant, self.features = tenant, features
-        self.tree = TokenTree(next_position=len(tokens), max_nodes=max_nodes, combine=Agreement(dict(priors)))
-        self.scores = SequenceScores(priors)
+        self._expertise: dict[DrafterId, float] = {}  # how much each voice counts; grows as drafters join
+        self.tree = TokenTree(next_position=len(tokens), max_nodes=max_nodes, combine=Agreement(self._expertise))
+        self.scores = SequenceScores({})
         self.accepted_length = AcceptedLength()
         self.drafters: tuple[DrafterId, ...] = ()
         """Who drafts for the sequence now, the most promising first."""
@@ -70,8 +70,9 @@ class Drafting:
 
     def join(self, drafter: DrafterId, prior: float, *, has_logits: bool) -> None:
         """A drafter that may draft or follow from now on; `has_logits`: its confidences come from a model."""
-        self._kind_of[drafter] = self._kind_with_logits if has_logits else ScoreKind.COUNTED
         self.scores.join(drafter, prior)
+        self._kind_of[drafter] = self._kind_with_logits if has_logits else ScoreKind.COUNTED
+        self._expertise[drafter] = prior
 
     def leave(self, drafter: DrafterId) -> None:
         """It is gone, and so is what it alone said."""
@@ -95,20 +96,22 @@ class Drafting:
     ) -> list[int | None]:
         """Puts a drafter's nodes into the tree, below the path `below` from `position` (default: the root's).
 
-        The tree's id of each node, None for one that found no place. No nodes at all is news too: the drafter had
-        nothing to say about the next token.
+        The tree's id of each node, None for one that is not in it: it found no place, or is committed by now. No nodes
+        at all is news too: asked for some, the drafter had nothing to say about the next token.
         """
         kind = self._kind_of.get(drafter)
         if kind is None:
             raise InvalidArgument(f"drafter {drafter} has not joined this sequence; known are {sorted(self._kind_of)}")
-        if not nodes and not below:
-            self._silent.add(drafter)
+        _check_parents(drafter, nodes)
         start = self._place(self.tree.next_position if position is None else position, below)
+        if not nodes and start == self.tree.root:
+            self._silent.add(drafter)
         places: list[_Place] = []
         for node in nodes:
             parent = start if node.parent == ROOT else places[node.parent]
             places.append(self._grow(parent, node, drafter, kind))
-        return [place if isinstance(place, int) else None for place in places]
+        # A later node may have pushed out an earlier one of a full tree.
+        return [place if isinstance(place, int) and place in self.tree else None for place in places]
 
     def settle(self, verdict: Verdict) -> Settled:
         """Re-roots the tree, and learns. A verdict that came too late changes nothing."""
@@ -125,7 +128,8 @@ class Drafting:
         for first in _first_choices(settled.tested):
             if first.drafter in self._kind_of:
                 self.scores.drafted(first.drafter, confidence=first.confidence, chosen=first.chosen)
-        for drafter in self._silent & self._kind_of.keys():
+        spoke = {each.drafter for each in settled.tested}
+        for drafter in (self._silent - spoke) & self._kind_of.keys():
             self.scores.followed(drafter, 0.0)
         self._silent.clear()
         return settled
@@ -151,19 +155,30 @@ class Drafting:
         if isinstance(place, _Behind):
             agrees = self._committed[place.position - self._first_position] == token
             return self._at(place.position + 1) if agrees else None
-        if place is None or (place not in self.tree and place != self.tree.root):
+        if place is None:
             return None
         child = self.tree[place].children.get(token)
         return None if child is None else child.id
 
     def _grow(self, place: _Place, node: DraftNode, drafter: DrafterId, kind: ScoreKind) -> _Place:
         if isinstance(place, _Behind):
-            return self._follow(place, node.token)
+            followed = self._follow(place, node.token)
+            self.tree.num_orphans += followed is None
+            return followed
         if place is None or (place not in self.tree and place != self.tree.root):
             self.tree.num_orphans += 1
             return None
         confidence = self._calibrator.confidence(drafter, kind, self.tree.depth(place) + 1, node.confidence)
         return self.tree.add(place, node.token, confidence, drafter, score=node.confidence)
+
+
+def _check_parents(drafter: DrafterId, nodes: Sequence[DraftNode]) -> None:
+    """Refuses nodes that do not form a tree before any of them is in one: they may come from another machine."""
+    for index, node in enumerate(nodes):
+        if node.parent >= index:
+            raise InvalidArgument(
+                f"draft node {index} of {drafter} has parent {node.parent}; it is {ROOT} or an earlier node"
+            )
 
 
 def _first_choices(tested: Sequence[Evidence]) -> list[Evidence]:

@@ -24,7 +24,7 @@ __all__ = ["Member", "Roster"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A drafter as it introduces itself. `step_s` is what it measured when it started."""
+    """A drafter as it introduces itself. `step_s` counts until steps were measured."""
 
     drafter: DrafterId
     has_logits: bool
@@ -64,13 +64,18 @@ class Roster:
         self._known[member.drafter] = _Known(member)
 
     def leave(self, drafter: DrafterId) -> None:
-        """It is gone. What was learned about it stays, for it may come back."""
+        """It is gone. What was learned about it stays, for it may come back; open draftings are told by themselves."""
         self._known.pop(drafter, None)
 
     def observe_step(self, drafter: DrafterId, *, num_sequences: int, elapsed_s: float) -> None:
         """A draft step as the drafter reports it; one whose drafter has left is not news."""
         if (known := self._known.get(drafter)) is not None:
             known.speed.observe(num_sequences=num_sequences, elapsed_s=elapsed_s)
+
+    def step_s(self, drafter: DrafterId) -> float:
+        """How long one draft step of a member takes just now."""
+        known = self._of(drafter)
+        return self._offer(known.member, known.speed).step_s
 
     def expertise(self, tenant: TenantId) -> Expertise:
         """What a tenant's requests have taught."""
@@ -85,26 +90,26 @@ class Roster:
         num_prompt: int | None = None,
         allowed: frozenset[DrafterId] | None = None,
     ) -> Drafting:
-        """A sequence's drafting, with a prior for every member from what the tenant's prompts like this one taught."""
+        """A sequence's drafting, with all members that are allowed.
+
+        `num_prompt` tells the prompt, which says what the text is about, from what was answered before.
+        """
         features = prompt_features(tokens[: len(tokens) if num_prompt is None else num_prompt])
-        expertise = self.expertise(tenant)
-        able = [known.member for known in self._known.values() if allowed is None or known.member.drafter in allowed]
-        priors = {member.drafter: expertise.agreement(features, member.drafter) for member in able}
         drafting = Drafting(
             tenant=tenant,
             tokens=tokens,
             temperature=temperature,
             features=features,
-            priors=priors,
             calibrator=self.calibrator,
             max_nodes=self._max_nodes,
         )
-        for member in able:
-            drafting.join(member.drafter, priors[member.drafter], has_logits=member.has_logits)
+        for drafter in self._known:
+            if allowed is None or drafter in allowed:
+                self.admit(drafting, drafter)
         return drafting
 
     def admit(self, drafting: Drafting, drafter: DrafterId) -> None:
-        """Lets a drafter that joined the fleet later draft for an open sequence."""
+        """Lets a member draft for an open sequence, with a prior from what the tenant's prompts like its taught."""
         member = self._of(drafter).member
         prior = self.expertise(drafting.tenant).agreement(drafting.features, drafter)
         drafting.join(drafter, prior, has_logits=member.has_logits)
@@ -118,19 +123,17 @@ class Roster:
 
     def assign(self, draftings: Sequence[Drafting], *, round_s: float, num_cooperating: int = 1) -> None:
         """Sets who drafts for each sequence, by accepted tokens per second under everyone's capacity."""
-        offers = [self._offer(known) for known in self._known.values()]
-        wishes = [self._wish(drafting, offers) for drafting in draftings]
+        offers = [self._offer(known.member, known.speed) for known in self._known.values()]
+        wishes = [self._wish(drafting) for drafting in draftings]
         chosen = route(wishes, offers, round_s=round_s, num_cooperating=num_cooperating, rules=self.rules)
         for drafting, drafters in zip(draftings, chosen, strict=True):
             drafting.drafters = drafters
 
-    def step_s(self, drafter: DrafterId) -> float:
-        """How long one draft step takes it."""
-        known = self._of(drafter)
-        return known.speed.step_s if known.speed else known.member.step_s
+    # Inside
 
-    def _offer(self, known: _Known) -> DrafterOffer:
-        member, speed = known.member, known.speed
+    @staticmethod
+    def _offer(member: Member, speed: DrafterSpeed) -> DrafterOffer:
+        """A member as it was measured, and as it introduced itself until then."""
         return DrafterOffer(
             drafter=member.drafter,
             step_s=speed.step_s if speed else member.step_s,
@@ -140,15 +143,13 @@ class Roster:
             prefill_s_per_token=member.prefill_s_per_token,
         )
 
-    def _wish(self, drafting: Drafting, offers: Sequence[DrafterOffer]) -> SequenceWish:
-        scores, share = drafting.scores, drafting.accepted_length.trial_share
-        members = drafting.members
+    def _wish(self, drafting: Drafting) -> SequenceWish:
+        """Agreements in the order of the members; those that may not draft for it are worth nothing to it."""
+        scores, share, able = drafting.scores, drafting.accepted_length.trial_share, drafting.members
         return SequenceWish(
             agreements=[
-                tried_as(scores.score(offer.drafter), scores.num_tokens(offer.drafter), share)
-                if offer.drafter in members
-                else 0.0
-                for offer in offers
+                tried_as(scores.score(drafter), scores.num_tokens(drafter), share) if drafter in able else 0.0
+                for drafter in self._known
             ],
             current=frozenset(drafting.drafters),
             num_tokens=drafting.tree.next_position,

@@ -6,7 +6,7 @@ asked for, and nothing of it stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from contracts.types import ROOT, SamplingParams, SequenceId, StepReport
 from engine.engine import Engine
@@ -18,10 +18,13 @@ _PROBE = SequenceId("probe")
 _TOKEN = 1
 
 
-def probe_steps(engine: Engine, plan: Sequence[tuple[int, int]], *, num_times: int = 3) -> Iterator[StepReport]:
+def probe_steps(
+    engine: Engine, plan: Sequence[tuple[int, int]], *, num_times: int = 3
+) -> Generator[StepReport, None, None]:
     """Reports of `num_times` steps for each (rows, keys of each row) of the plan that fits this engine.
 
-    The first run of every shape is left out: it meets cold caches and, on CUDA, compilers.
+    The first run of every shape is left out: it meets cold caches and, on CUDA, compilers. Whoever stops reading early
+    closes the generator, which closes its sequence.
     """
     for keys in dict.fromkeys(keys for _, keys in plan):
         rows_of_keys = [rows for rows, of_keys in plan if of_keys == keys and _fits(engine, rows, keys)]

@@ -4,6 +4,7 @@
 none is.
 """
 
+from contracts.config.drafter import DrafterConfig
 from contracts.config.engine import EngineConfig
 from contracts.config.fleet import FleetConfig, load_config
 from contracts.config.resolve import (
@@ -14,14 +15,19 @@ from contracts.config.resolve import (
     resolve,
     resolve_engine,
 )
+from contracts.config.router import RouterConfig
+from contracts.config.store import StoreConfig
 
 __all__ = [
+    "DrafterConfig",
     "EngineConfig",
     "FleetConfig",
     "MachineFacts",
     "ModelFacts",
     "ResolvedEngineConfig",
     "ResolvedFleetConfig",
+    "RouterConfig",
+    "StoreConfig",
     "load_config",
     "resolve",
     "resolve_engine",

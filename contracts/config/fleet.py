@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from contracts.config.drafter import DrafterConfig
 from contracts.config.engine import EngineConfig
 from contracts.config.errors import config_error
 from contracts.config.fields import ConfigModel
+from contracts.config.names import NAME_HELP, is_name
+from contracts.config.router import RouterConfig
+from contracts.config.store import StoreConfig
 from contracts.config.yaml import read_yaml
 from contracts.errors import ConfigError, shown
 
@@ -20,6 +24,21 @@ class FleetConfig(ConfigModel):
     """Everything that one YAML file says about a fleet."""
 
     engine: Annotated[EngineConfig, Field(description="The target model and the device group it runs on")]
+    drafters: Annotated[
+        dict[str, DrafterConfig],
+        Field(description="The drafters by name; in modes with a single drafter, the first of them drafts"),
+    ] = {}  # noqa: RUF012  # pydantic gives every instance its own copy
+    router: Annotated[RouterConfig, Field(description="The front door: where it listens, and how much it takes on")] = (
+        RouterConfig()
+    )
+    store: Annotated[StoreConfig, Field(description="Where the journal and what was learned are kept")] = StoreConfig()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        wrong = [name for name in self.drafters if not is_name(name)]
+        if wrong:
+            raise ValueError(f"drafters has the name {shown(wrong[0])}; a name must be {NAME_HELP}")
+        return self
 
 
 def load_config(source: Path | str) -> FleetConfig:

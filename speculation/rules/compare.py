@@ -26,6 +26,7 @@ __all__ = [
     "dirichlet_models",
     "draw",
     "exact_tokens",
+    "mean_shared_noise",
     "mean_tokens",
     "shared_noise_comb",
     "temperature_models",
@@ -76,6 +77,7 @@ def mean_tokens(
     num_rounds: int,
     seed: int,
     rules: Iterable[NamedRule] = tuple(RULES.values()),
+    prepare: Prepare | None = None,
 ) -> dict[str, float]:
     """Mean tokens per round of each rule over num_rounds sampled drafts, the same ones for rules of one kind."""
     drawn_for: dict[DraftKind, list[SampledDraft]] = {}
@@ -83,7 +85,7 @@ def mean_tokens(
     for rule in rules:
         if rule.kind not in drawn_for:
             coin = RandomCoin(np.random.default_rng(seed).random)
-            drawn_for[rule.kind] = [draw(rule.kind, target, drafter, shape, coin) for _ in range(num_rounds)]
+            drawn_for[rule.kind] = [draw(rule.kind, target, drafter, shape, coin, prepare) for _ in range(num_rounds)]
         coin = RandomCoin(np.random.default_rng(seed + 1).random)
         num_tokens = sum(1 + len(rule.settle(draft, coin).accepted) for draft in drawn_for[rule.kind])
         means[rule.name] = num_tokens / num_rounds
@@ -109,6 +111,44 @@ def shared_noise_comb(target: Model, drafter: Model, shape: Shape) -> float:
         )
 
     return 1.0 + below((), shape.depth)
+
+
+def mean_shared_noise(
+    target: Model, drafter: Model, shape: Shape, *, num_rounds: int, seed: int, prepare: Prepare | None = None
+) -> float:
+    """Mean tokens per round of what `shared_noise_comb` computes exactly, by drawing the noise: for vocabularies too
+    large to look at pairs of tokens."""
+    rng = np.random.default_rng(seed)
+    num_tokens = 0
+    for _ in range(num_rounds):
+        path: tuple[int, ...] = ()
+        noises: list[Probs] = []
+        combs: list[list[int]] = []
+        for _ in range(shape.depth):
+            weights = normalised(drafter(path))
+            noises.append(rng.gumbel(size=weights.size))
+            best = _noisy(weights, noises[-1])
+            comb = np.argsort(-best, kind="stable")[: shape.num_paths]
+            combs.append([int(token) for token in comb if best[token] > -np.inf])
+            path = (*path, combs[-1][0])
+        if prepare is not None:
+            prepare([path[:depth] for depth in range(shape.depth)])
+        num_tokens += 1
+        for depth, comb_tokens in enumerate(combs):
+            choice = int(np.argmax(_noisy(normalised(target(path[:depth])), noises[depth])))
+            num_tokens += choice in comb_tokens
+            if choice != path[depth]:
+                break
+    return num_tokens / num_rounds
+
+
+def _noisy(
+    weights: Probs,  # [vocab]
+    noise: Probs,  # [vocab]
+) -> Probs:
+    with np.errstate(divide="ignore"):
+        values: Probs = np.log(weights) + noise
+    return values
 
 
 def upper_bound(target: Model, drafter: Model, shape: Shape) -> float:

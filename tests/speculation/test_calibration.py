@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import InvalidArgument
-from contracts.types import DrafterId, Epoch, Feedback, SequenceId, Verdict
+from contracts.types import DrafterId, Epoch, SequenceId, Verdict
 from contracts.verdict import walk
 from speculation.calibration import Calibrator
-from speculation.frontier import Evidence
 from speculation.scores import ScoreKind
 from speculation.tree import TokenTree
 
@@ -160,16 +159,11 @@ def test_merging_with_forgetting_weighs_each_side_as_it_does_there() -> None:
         one.merge(Calibrator(horizon=10.0))
 
 
-def test_only_tested_nodes_teach() -> None:
+def test_a_drafter_that_is_forgotten_is_believed_as_it_says_again() -> None:
     calibrator = Calibrator()
-    untested = Feedback(parent_accepted=False, chosen=False)
-    pruned = Feedback(parent_accepted=True, chosen=False, pruned=True)
-    for feedback in (untested, pruned):
-        calibrator.learn_feedback(A, KIND, 1, 0.7, feedback)
-    assert calibrator.report().num_observations == 0
-    calibrator.learn_feedback(A, KIND, 1, 0.7, Feedback(parent_accepted=True, chosen=True))
-    tested = Evidence(node=1, drafter=B, depth=2, score=0.4, confidence=0.4, chosen=False)
-    calibrator.learn_tested([tested, tested], KIND)
+    calibrator.learn(A, KIND, 1, 0.7, chosen=True)
+    for _ in range(2):
+        calibrator.learn(B, KIND, 2, 0.4, chosen=False)
     assert calibrator.report(A).num_observations == 1
     assert calibrator.report(B).num_observations == pytest.approx(2, rel=1e-2)
     calibrator.forget(B)
@@ -227,7 +221,8 @@ def test_once_calibrated_the_values_of_a_frontier_add_up_to_what_gets_accepted()
             num_accepted += len(accepted)
         tokens = (*(frontier.nodes[index].token for index in accepted), choices[1 + (accepted[-1] if accepted else -1)])
         verdict = Verdict(sequence=SequenceId("s"), epoch=Epoch(0), position=1, accepted=tuple(accepted), tokens=tokens)
-        calibrator.learn_tested(tree.settle(verdict).tested, KIND)
+        for each in tree.settle(verdict).tested:
+            calibrator.learn(A, KIND, each.depth, each.score, chosen=each.chosen)
     assert claimed > 1.3 * num_accepted  # what would be expected of the drafter's own word
     assert expected == pytest.approx(num_accepted, rel=0.06)
 

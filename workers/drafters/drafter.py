@@ -85,6 +85,10 @@ class Drafter(Protocol):
     def kind(self) -> str:
         """The name that the registry knows it by."""
 
+    @property
+    def num_logprobs(self) -> int:
+        """Of how many of the target's likeliest tokens it learns at each place; 0 where tokens are all it wants."""
+
     def open(self, openings: Sequence[Opening]) -> None:
         """Follow these sequences from now on."""
 

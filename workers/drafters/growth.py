@@ -79,19 +79,20 @@ def within_limits(
     children: dict[int, list[int]] = {}
     for index, node in enumerate(tree):
         children.setdefault(node.parent, []).append(index)
-    kept: dict[int, int] = {ROOT: ROOT}
-    depth_of = {ROOT: 0}
+    allowed = {
+        child
+        for siblings in children.values()
+        for child in sorted(siblings, key=lambda child: (-tree[child].confidence, child))[:max_children]
+    }
+    place_and_depth = {ROOT: (ROOT, 0)}
     found: list[Grown] = []
     for index, node in enumerate(tree):
-        if len(found) == num_nodes:
-            break
-        best = sorted(children[node.parent], key=lambda child: (-tree[child].confidence, child))[:max_children]
-        if node.parent not in kept or index not in best:
+        if index not in allowed or node.parent not in place_and_depth or len(found) == num_nodes:
             continue
-        depth_of[index] = depth_of[node.parent] + 1
-        if max_depth is None or depth_of[index] <= max_depth:
-            kept[index] = len(found)
-            found.append(Grown(node.token, kept[node.parent], node.confidence))
+        parent, depth = place_and_depth[node.parent]
+        if max_depth is None or depth < max_depth:
+            place_and_depth[index] = len(found), depth + 1
+            found.append(Grown(node.token, parent, node.confidence))
     return found
 
 

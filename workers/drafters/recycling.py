@@ -172,6 +172,7 @@ class Recycling(MemoryDrafter[RecyclingMemory]):
     """See the module."""
 
     kind: ClassVar[str] = "recycling"
+    num_logprobs: ClassVar[int] = NUM_RANKS
 
     def _new_memory(self) -> RecyclingMemory:
         return RecyclingMemory(vocab_size=self.vocab_size, max_bytes=self.max_tenant_bytes)

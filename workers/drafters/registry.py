@@ -1,13 +1,17 @@
-"""Drafters by the name of their kind."""
+"""Drafters by the name of their kind.
+
+Importing this loads no model library: a drafter that needs no model starts in a moment.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from contracts.errors import InvalidArgument, shown
-from contracts.types import DrafterId
+from contracts.types import DrafterId, StepReport
 from workers.drafters.drafter import Drafter, Noise
 from workers.drafters.lookahead import Lookahead
 from workers.drafters.memory import MAX_BYTES, MAX_TENANT_BYTES
@@ -17,18 +21,26 @@ from workers.drafters.retrieval import Retrieval
 from workers.drafters.stand import Stand
 from workers.drafters.trigram import Trigram
 
-__all__ = ["KINDS", "Setup", "make_drafter"]
+if TYPE_CHECKING:
+    from engine.load import LoadedEngine
+
+__all__ = ["KINDS", "MODEL_KINDS", "Setup", "make_drafter"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What every kind is made from. `noise` is the shared noise, for the kinds that draw."""
+    """What every kind is made from. `noise` is the shared noise, for the kinds without a model that draw.
+
+    `engine` is for the kinds that run a model, and theirs alone; `on_step` hears of each of its steps.
+    """
 
     drafter: DrafterId
     vocab_size: int
     max_bytes: int = MAX_BYTES
     max_tenant_bytes: int = MAX_TENANT_BYTES
     noise: Noise | None = None
+    engine: LoadedEngine | None = None
+    on_step: Callable[[StepReport], None] | None = None
 
 
 def _prompt_lookup(setup: Setup) -> Drafter:
@@ -81,6 +93,20 @@ def _retrieval(setup: Setup) -> Drafter:
     )
 
 
+def _model(setup: Setup) -> Drafter:
+    if setup.engine is None:
+        raise InvalidArgument("a drafter of kind 'model' has no engine; load its checkpoint and pass the engine")
+    from workers.drafters.model import ModelDrafter  # here, for it loads torch
+
+    num_tokens = setup.engine.engine.limits.num_real_tokens
+    if num_tokens > setup.vocab_size:
+        raise InvalidArgument(
+            f"vocab_size is {setup.vocab_size}, but {setup.engine.config.model} has {num_tokens} tokens and would "
+            "propose some that the target does not know; drafter and target share one tokenizer"
+        )
+    return ModelDrafter(drafter=setup.drafter, engine=setup.engine.engine, on_step=setup.on_step)
+
+
 KINDS: Mapping[str, Callable[[Setup], Drafter]] = MappingProxyType(
     {
         PromptLookup.kind: _prompt_lookup,
@@ -91,12 +117,16 @@ KINDS: Mapping[str, Callable[[Setup], Drafter]] = MappingProxyType(
         Retrieval.kind: _retrieval,
     }
 )
-"""How to make a drafter of each kind."""
+"""How to make a drafter of each kind that needs no model."""
+
+MODEL_KINDS: Mapping[str, Callable[[Setup], Drafter]] = MappingProxyType({"model": _model})
+"""How to make a drafter of each kind that runs one."""
 
 
 def make_drafter(kind: str, setup: Setup) -> Drafter:
     """A drafter of a kind that is known by name."""
-    maker = KINDS.get(kind)
+    maker = KINDS.get(kind) or MODEL_KINDS.get(kind)
     if maker is None:
-        raise InvalidArgument(f"drafter kind is {shown(kind)}; known kinds are {', '.join(sorted(KINDS))}")
+        known = ", ".join(sorted([*KINDS, *MODEL_KINDS]))
+        raise InvalidArgument(f"drafter kind is {shown(kind)}; known kinds are {known}")
     return maker(setup)

@@ -175,6 +175,7 @@ class Stand(MemoryDrafter[StandMemory]):
     """See the module. Without `noise` it drafts the likeliest tokens at every temperature."""
 
     kind: ClassVar[str] = "stand"
+    num_logprobs: ClassVar[int] = MAX_CANDIDATES
 
     def __init__(
         self,

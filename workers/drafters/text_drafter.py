@@ -26,6 +26,7 @@ class TextDrafter(ABC):
     """A `Drafter` whose state is text. Every call checks all of its parts first, then acts."""
 
     kind: ClassVar[str]
+    num_logprobs: ClassVar[int] = 0
 
     def __init__(self, *, drafter: DrafterId, vocab_size: int) -> None:
         if not 1 <= vocab_size <= MAX_TOKEN_ID + 1:
@@ -95,7 +96,7 @@ class TextDrafter(ABC):
         if ask.max_depth is None and ask.max_children is None:
             grown = self._tree(text, ask.num_nodes, ask.below)
         else:
-            # What the limits leave of a larger tree: lists of counts are cheap to read, and each kind stays simple.
+            # What the limits leave of a larger tree: it is cheap to grow, and each kind stays simple.
             grown = within_limits(
                 self._tree(text, _SPARE * ask.num_nodes, ask.below), ask.num_nodes, ask.max_depth, ask.max_children
             )

@@ -147,6 +147,7 @@ class Trigram(MemoryDrafter[TrigramMemory]):
     """See the module; `exploration` is the weight of what was not tried yet."""
 
     kind: ClassVar[str] = "trigram"
+    num_logprobs: ClassVar[int] = MAX_SUCCESSORS
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from itertools import combinations
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.types import ROOT
-from workers.drafters.growth import Candidate, Grown, blend, grow
+from workers.drafters.growth import Candidate, Grown, blend, grow, within_limits
 from workers.drafters.search import search
 
 START: tuple[int, ...] = ()
@@ -98,3 +99,45 @@ def test_joined_contexts_are_a_distribution_with_something_left(
 def test_a_single_context_gives_its_counts_out_of_all_and_the_escape() -> None:
     assert blend([([(3, 2.0), (4, 1.0)], 3.0, 1.0)], 5) == [(3, 0.5), (4, 0.25)]
     assert blend([([(3, 1.0)], 1.0, 1.0), ([(4, 1.0)], 1.0, 1.0)], 5) == [(3, 0.5), (4, 0.25)]
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    num_nodes=st.integers(0, 12),
+    max_depth=st.none() | st.integers(1, 4),
+    max_children=st.none() | st.integers(1, 3),
+)
+def test_limits_leave_the_surest_children_and_whole_paths(
+    seed: int, num_nodes: int, max_depth: int | None, max_children: int | None
+) -> None:
+    rng = random.Random(seed)
+    tree = [Grown(index, rng.randrange(-1, index), rng.choice([0.1, 0.2, rng.random()])) for index in range(20)]
+    cut = within_limits(tree, num_nodes, max_depth, max_children)
+    assert len(cut) <= num_nodes
+    depth_of, kept = {ROOT: 0}, set()
+    for index, node in enumerate(cut):
+        assert node.parent < index
+        depth_of[index] = depth_of[node.parent] + 1
+        kept.add(node.token)
+        # Tokens name the nodes of the whole tree: the parent is still the parent.
+        above = tree[node.token].parent
+        assert node.confidence == tree[node.token].confidence
+        assert above == (ROOT if node.parent == ROOT else cut[node.parent].token)
+        assert max_depth is None or depth_of[index] <= max_depth
+    for parent in {ROOT, *kept}:
+        children = [index for index, node in enumerate(tree) if node.parent == parent]
+        of_cut = [child for child in children if child in kept]
+        assert max_children is None or len(of_cut) <= max_children
+        if max_children is not None and of_cut:
+            worst = min(tree[child].confidence for child in of_cut)
+            better = [child for child in children if tree[child].confidence > worst and child not in kept]
+            assert not better or len(cut) == num_nodes  # left out only where the nodes were used up
+    if num_nodes >= 20 and max_depth is None and max_children is None:
+        assert cut == tree
+
+
+def test_a_chain_and_a_single_step_are_limits() -> None:
+    tree = [Grown(0, ROOT, 0.3), Grown(1, ROOT, 0.6), Grown(2, 0, 0.9), Grown(3, 1, 0.2), Grown(4, 1, 0.4)]
+    assert within_limits(tree, 9, None, 1) == [Grown(1, ROOT, 0.6), Grown(4, 0, 0.4)]
+    assert within_limits(tree, 9, 1, None) == tree[:2]
+    assert within_limits(tree, 3, None, None) == tree[:3]

@@ -1,0 +1,122 @@
+"""What one file says about drafters, router and store: taken as written, and refused by name."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.config import DrafterConfig, FleetConfig, RouterConfig, load_config
+from contracts.config.drafter import DrafterKind
+from contracts.errors import ConfigError
+from workers.drafters.registry import KINDS, MODEL_KINDS
+
+ENGINE = "engine: {model: target}\n"
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(ENGINE + text)
+    assert caught.value.message.isascii()
+    return caught.value.message
+
+
+def test_an_engine_is_enough() -> None:
+    config = load_config(ENGINE)
+    assert config.drafters == {}
+    assert config.router == RouterConfig(
+        host="127.0.0.1",
+        grpc_port=50051,
+        http_port=8000,
+        mode="fleet",
+        max_draft=8,
+        max_running=64,
+        max_waiting=256,
+        client_grace_s=30.0,
+    )
+    assert config.store.url == "embedded"
+
+
+def test_drafters_are_read_in_their_order() -> None:
+    config = load_config(
+        ENGINE
+        + """
+drafters:
+  general: {kind: model, engine: {model: small, num_threads: 1}, num_cpus: 0.5, labels: {zone: a}}
+  code_2: {kind: model, engine: {model: small}, num_gpus: 0.25, resources: {fast_disk: 1}, capacity: 8}
+  lookup: {kind: prompt_lookup}
+router: {grpc_port: 0, mode: pearl}
+store: {url: "redis://store.example:6379/3"}
+"""
+    )
+    assert list(config.drafters) == ["general", "code_2", "lookup"], "the first of them drafts alone"
+    general, code, lookup = config.drafters.values()
+    assert general.engine is not None
+    assert (general.engine.model, general.engine.num_threads, general.num_cpus) == ("small", 1, 0.5)
+    assert general.labels == {"zone": "a"}
+    assert (code.capacity, code.num_gpus, code.resources) == (8, 0.25, {"fast_disk": 1.0})
+    assert (lookup.kind, lookup.engine, lookup.capacity) == ("prompt_lookup", None, 64)
+    assert FleetConfig.model_validate(config.model_dump()) == config
+
+
+def test_the_kinds_are_those_that_there_are() -> None:
+    assert set(get_args(DrafterKind)) == {*KINDS, *MODEL_KINDS}
+
+
+@given(st.sampled_from([*KINDS, *MODEL_KINDS]), st.booleans())
+def test_a_model_drafter_has_an_engine_and_no_other_does(kind: str, has_engine: bool) -> None:
+    written = {"kind": kind, **({"engine": {"model": "small"}} if has_engine else {})}
+    if has_engine == (kind == "model"):
+        assert DrafterConfig.model_validate(written).kind == kind
+    else:
+        assert "drafters.a: kind is" in refusal(f"drafters: {{a: {written}}}".replace("'", ""))
+
+
+WRONG_VALUES = [
+    ("drafters: {A: {kind: stand}}", "drafters has the name 'A'; a name must be 1 to 63 of the characters a-z, 0-9"),
+    ("drafters: {'a b': {kind: stand}}", "drafters has the name 'a b'"),
+    (f"drafters: {{{'a' * 64}: {{kind: stand}}}}", "a name must be 1 to 63"),
+    ("drafters: {'': {kind: stand}}", "drafters has the name ''"),
+    ("drafters: [a]", "drafters is ['a']; it must be a mapping"),
+    ("drafters: {a: }", "drafters.a is None; it must be a mapping with the keys capacity, engine"),
+    ("drafters: {a: {}}", 'drafters.a.kind is missing; it must be "model" or "prompt_lookup"'),
+    ("drafters: {a: {kind: ngram}}", "drafters.a.kind is 'ngram'; it must be"),
+    (
+        "drafters: {a: {kind: model, engine: {model: m, num_threads: 0}}}",
+        'drafters.a.engine.num_threads is 0; it must be "auto" or an integer from 1 up to 1024',
+    ),
+    ("drafters: {a: {kind: model, engin: {}}}", "drafters.a.engin is not a known key (it is {}); did you mean engine?"),
+    ("drafters: {a: {kind: stand, capacity: 0}}", "drafters.a.capacity is 0; it must be an integer from 1 up to 4096"),
+    ("drafters: {a: {kind: stand, num_gpus: -1}}", "drafters.a.num_gpus is -1; it must be a number from 0 up to 64"),
+    ("drafters: {a: {kind: stand, resources: {x: y}}}", "drafters.a.resources.x is 'y'; it must be a number from 0"),
+    ("drafters: {a: {kind: stand, labels: {x: 1}}}", "drafters.a.labels.x is 1; it must be text of 1 to 253"),
+    ("router: {grpc_port: 65536}", "router.grpc_port is 65536; it must be an integer from 0 up to 65535"),
+    ("router: {http_port: http}", "router.http_port is 'http'"),
+    ("router: {host: ''}", "router.host is ''; it must be text of 1 to 253 characters"),
+    ("router: {mode: fast}", 'router.mode is \'fast\'; it must be "off" or "vanilla"'),
+    ("router: {max_draft: 257}", "router.max_draft is 257; it must be an integer from 0 up to 256"),
+    ("router: {max_running: 0}", "router.max_running is 0"),
+    ("router: {client_grace_s: -1}", "router.client_grace_s is -1; it must be a number from 0"),
+    ("store: {url: mysql://x}", 'store.url is \'mysql://x\'; it must be "embedded", "memory", or a Redis URL'),
+    ("store: {url: 'redis://host/x'}", "store.url is 'redis://host/x'"),
+    ("store: {url: }", "store.url is None"),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), WRONG_VALUES, ids=[line for line, _ in WRONG_VALUES])
+def test_a_wrong_value_is_named_with_what_would_be_right(line: str, expected: str) -> None:
+    message = refusal(line)
+    assert expected in message
+    assert "\n" not in message, "one fault is one line"
+
+
+def test_faults_of_all_parts_are_reported_at_once() -> None:
+    message = refusal("drafters: {a: {kind: x}, b: {kind: model}}\nrouter: {mode: x}\nstore: {url: x}")
+    assert len(message.splitlines()) == 4
+
+
+@pytest.mark.parametrize("url", ["embedded", "memory", "redis://h", "rediss://user:word@h:6379/0"])
+def test_stores_that_there_are(url: str) -> None:
+    assert load_config(ENGINE + f"store: {{url: '{url}'}}").store.url == url
