@@ -29,20 +29,21 @@ class WorkerStream:
     """What is to be sent to one worker. Sending never waits; a worker that does not read is given up."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[fleet_pb2.ToWorker | None] = asyncio.Queue(maxsize=_MAX_QUEUED)
-        self.is_over = False
+        self._queue: asyncio.Queue[fleet_pb2.ToWorker | None] = asyncio.Queue()
+        self.gone = asyncio.Event()
+        """Set once the worker is out of the fleet."""
 
     def put(self, message: fleet_pb2.ToWorker) -> None:
-        try:
+        if self._queue.qsize() >= _MAX_QUEUED:
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self.end()
+        else:
             self._queue.put_nowait(message)
-        except asyncio.QueueFull:
-            self.is_over = True
 
     def end(self) -> None:
         """Nothing more goes out after what is queued."""
-        self.is_over = True
-        if not self._queue.full():
-            self._queue.put_nowait(None)
+        self._queue.put_nowait(None)
 
     async def messages(self) -> AsyncIterator[fleet_pb2.ToWorker]:
         while (message := await self._queue.get()) is not None:
@@ -77,6 +78,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self, messages: AsyncIterator[fleet_pb2.FromWorker], context: Any
     ) -> AsyncIterator[fleet_pb2.ToWorker]:
         hello = await anext(messages)
+        await self._replace(hello)
         stream = WorkerStream()
         match hello.WhichOneof("message"):
             case "verifier_hello":
@@ -99,6 +101,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             reader.cancel()
             del self.streams[name]
             self._left(hello, name)
+            stream.gone.set()
 
     def drain(self, worker: str) -> list[str]:
         """Asks a worker to leave, or with an empty name all of them; their names."""
@@ -108,6 +111,14 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         return names
 
     # Inside
+
+    async def _replace(self, hello: fleet_pb2.FromWorker) -> None:
+        """A worker that dials again may find its own last stream still there, whose end nobody has noticed yet."""
+        of = hello.verifier_hello if hello.WhichOneof("message") == "verifier_hello" else hello.drafter_hello
+        if (old := self.streams.get(of.name)) is not None:
+            _log.info("%s joined again; its last stream ends", of.name)
+            old.end()
+            await old.gone.wait()
 
     def _admit_verifier(self, hello: fleet_pb2.VerifierHello, stream: WorkerStream) -> str:
         offer = wire.verifier_offer(hello)
@@ -131,8 +142,6 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
 
     def _admit_drafter(self, hello: fleet_pb2.DrafterHello, stream: WorkerStream) -> DrafterOffer:
         offer = wire.drafter_offer(hello)
-        if offer.drafter in self.scheduler.roster or offer.drafter in self.streams:
-            raise AlreadyExists(f"a worker called {offer.drafter} is in the fleet already; give each its own name")
         if self.front.offer is not None:
             _check_tokenizer(offer, self.front.offer.model.tokenizer_digest)
         self.scheduler.drafter_joined(offer, _DrafterLink(stream))

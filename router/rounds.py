@@ -25,6 +25,7 @@ __all__ = ["PlannedRound", "RoundMaker"]
 _PATIENCE_S = 0.5  # how long a sequence that waits for its drafter waits at most
 _SOON_S = 0.0003  # when a draft is due that is late already
 _LINK_S = 0.0005  # message to a drafter and back
+_WORTHLESS = 0.02  # accepted tokens for which nobody waits
 _CHUNK_ROWS = 128  # of prompts in a round that others decode in: their next token should not come much later
 
 
@@ -111,7 +112,8 @@ class RoundMaker:
         """How long what is due is worth waiting for."""
         if not self.cost or not any(s.parts.runs_ahead and s.awaits_drafts for s in sequences):
             return 0.0
-        tokens, num_rows, num_context, due = 0.0, 0, 0, []
+        tokens, num_rows, num_context = 0.0, 0, 0
+        due: dict[int, list[Due]] = {}
         now_s = self.clock.now_s()
         for s in sequences:
             ids = frontiers[s.id].ids if s.id in frontiers else ()
@@ -120,9 +122,15 @@ class RoundMaker:
             num_rows += 1 + len(ids)
             num_context += (1 + len(ids)) * s.position
             if s.parts.runs_ahead and s.awaits_drafts:
-                due += self._due(s, ids, values, now_s)
+                for ahead, each in enumerate(self._due(s, ids, values, now_s)):
+                    due.setdefault(ahead, []).append(each)
         return wait_s(
-            ready_tokens=tokens, num_rows=num_rows, num_context=num_context, due=due, cost=self.cost, max_wait_s=0.1
+            ready_tokens=tokens,
+            num_rows=num_rows,
+            num_context=num_context,
+            due=[_together(each) for each in due.values()],
+            cost=self.cost,
+            max_wait_s=0.1,
         )
 
     def _due(self, sequence: RoutedSequence, ids: Sequence[int], values: Sequence[float], now_s: float) -> list[Due]:
@@ -137,6 +145,8 @@ class RoundMaker:
         due = []
         for ahead in range(1, min(sequence.max_draft, sequence.num_left - 1) - depth + 1):
             value *= agreement
+            if value < _WORTHLESS:
+                break
             in_s = max(_SOON_S, -late_s) + (ahead - 1) * step_s
             due.append(Due(in_s=in_s, tokens=value, num_rows=1, num_context=sequence.position, chance=chance))
         return due
@@ -182,6 +192,16 @@ class RoundMaker:
             nodes=frontier.nodes,
             masks=masks,
         )
+
+
+def _together(due: Sequence[Due]) -> Due:
+    """What so many sequences expect at about the same time as one: fewer moments to price."""
+    return Due(
+        in_s=max(each.in_s for each in due),
+        tokens=sum(each.chance * each.tokens for each in due),
+        num_rows=sum(each.num_rows for each in due),
+        num_context=sum(each.num_context for each in due),
+    )
 
 
 def _shallow(sequence: RoutedSequence) -> list[TreeNode]:

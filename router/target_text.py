@@ -14,7 +14,8 @@ from router.json_answer import Grammars
 
 __all__ = ["TargetText"]
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_FILE_NAME = re.compile(rf"{_PART}(/{_PART})?")  # further chat templates lie in a folder of their own
 
 
 class TargetText:
@@ -31,6 +32,7 @@ class TargetText:
             for file, content in files.items():
                 if not _FILE_NAME.fullmatch(file):
                     raise InvalidArgument(f"a tokenizer file is called {shown(file)}; names are plain file names")
+                (folder / file).parent.mkdir(exist_ok=True)
                 (folder / file).write_bytes(content)
             tokenizer = Tokenizer.load(folder)
             grammars = Grammars(folder / "tokenizer.json", vocab_size=vocab_size, end_tokens=end_tokens)

@@ -35,6 +35,10 @@ MOST = 2**40
 """Rows and context beyond it are no step of any machine."""
 
 
+_FEW = 16
+_LONGEST_WAIT = 256
+
+
 class StepCost(Protocol):
     """What prices a round: any function that does not fall with rows or context."""
 
@@ -109,7 +113,8 @@ class CostTable:
         cell = self._cells.get(label)
         if cell is None:
             cell = self._cells[label] = _Cell(self.num_samples)
-            self._num_new = self.refit_every
+            if len(self._cells) <= _FEW:
+                self._num_new = self._due_after()  # with so few, each changes much
         cell.samples.append(elapsed_s)
         cell.last_seen = self.num_observed
         self._num_new += 1
@@ -153,10 +158,14 @@ class CostTable:
         """What one more row with so many keys would add to a round."""
         return self.cost_s(num_rows + 1, num_context + context_of_row) - self.cost_s(num_rows, num_context)
 
+    def _due_after(self) -> int:
+        """How many new samples make a fit worth its time: the more there are, the less one more can change."""
+        return max(self.refit_every, min(self.num_observed // 4, _LONGEST_WAIT))
+
     def _refit_if_due(self) -> None:
         if not self._cells:
             raise InvalidArgument("the cost table is empty; run the steps of probe_plan first")
-        if self._num_new < self.refit_every:
+        if self._num_new < self._due_after() and self._grid:
             return
         self._num_new = 0
         row_labels, context_labels = sorted(self._row_at), sorted(self._context_at)

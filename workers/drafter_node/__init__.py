@@ -1,0 +1,1 @@
+"""The drafter node: one drafter that follows sequences and pushes what it finds."""

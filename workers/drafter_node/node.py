@@ -1,0 +1,215 @@
+"""Drafting for many sequences at once: takes all that has arrived, does one step, sends what it found, and again.
+
+One thread does all of it. All sequences share each step, and nobody waits for another's answer to be complete: nodes
+leave as they are found. A sequence that cannot be followed is let go, alone; the router draws its own conclusions from
+its silence, for drafts are help and never a duty.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from contracts.clock import Clock, SystemClock
+from contracts.errors import SpecfleetError
+from contracts.types import StepReport
+from specfleet.v1 import fleet_pb2
+from workers.drafter_node.answers import Answers
+from workers.drafter_node.followed import Followed, draft_to_wire
+from workers.drafters.drafter import Drafter
+from workers.inbox import Inbox
+from workers.link import Arrival, Stream
+from workers.wire import answered_of, ask_of, commit_of, opening_of, report_to_wire, sequence_id
+
+__all__ = ["DrafterNode"]
+
+logger = logging.getLogger(__name__)
+
+
+class DrafterNode:
+    """See the module. `begin` makes new answers of the drafter; it appends to `steps` what its model's steps cost."""
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        *,
+        name: str,
+        hello: fleet_pb2.FromWorker,
+        begin: Callable[[], Answers],
+        steps: list[StepReport],
+        clock: Clock | None = None,
+    ) -> None:
+        self.name, self.hello = name, hello
+        self.num_stale = 0
+        """Messages about an epoch or a position that is not the one here."""
+        self._drafter, self._begin, self._steps, self._clock = drafter, begin, steps, clock or SystemClock()
+        self._followed: dict[int, Followed] = {}
+        self._answers = begin()
+        self._by_answer: dict[int, Followed] = {}
+        self._unasked: dict[int, Followed] = {}
+        """Those whose want is to be asked in the next step."""
+        self._silent: list[fleet_pb2.Draft] = []
+        """Answers of those that cannot be followed: nothing, at once, so that nobody waits for them."""
+
+    def run(self, inbox: Inbox[Arrival]) -> None:
+        """Works until the inbox is closed, or the router says that this is all."""
+        stream: Stream | None = None
+        while (arrivals := inbox.take(wait=not self.has_work)) is not None:
+            for arrival in arrivals:
+                if arrival.message is None:
+                    self.reset()
+                elif arrival.message.HasField("drain"):
+                    return
+                elif arrival.message.HasField("drafter_work"):
+                    stream = arrival.stream
+                    self.take(arrival.message.drafter_work)
+                else:
+                    logger.warning("dropped a message that is none for a drafter: %.200s", arrival.message)
+            if stream is not None and self.has_work:
+                drafts = self.draft()
+                if drafts.drafts:
+                    stream.send(fleet_pb2.FromWorker(drafts=drafts))
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to draft, or to say."""
+        return bool(self._unasked or self._silent or not self._answers.is_done)
+
+    def reset(self) -> None:
+        """Forgets all sequences: the router that opened them is gone."""
+        for number in list(self._followed):
+            self._close(number)
+        self._silent.clear()
+        self._steps.clear()
+        self._by_answer.clear()
+        self._answers = self._begin()
+
+    # What arrives
+
+    def take(self, work: fleet_pb2.DrafterWork) -> None:
+        """One message: what it closes, what it opens, what was decided, and what is wanted."""
+        for number in work.close:
+            self._close(number)
+        for opening in work.open:
+            self._open(opening)
+        for commit in work.commit:
+            self._commit(commit)
+        for want in work.want:
+            self._want(want)
+
+    def _close(self, number: int) -> None:
+        followed = self._followed.pop(number, None)
+        if followed is not None:
+            self._drop_answer(followed)
+            self._drafter.close([sequence_id(number)])
+
+    def _open(self, message: fleet_pb2.Opening) -> None:
+        known = self._followed.get(message.sequence)
+        if known is not None and known.epoch >= message.epoch:
+            self.num_stale += 1
+            return
+        self._close(message.sequence)
+        try:
+            self._drafter.open([opening_of(message)])
+        except SpecfleetError as error:
+            logger.warning("sequence %d cannot be followed: %s", message.sequence, error)
+            return
+        try:
+            if (answered := answered_of(message)) is not None:
+                self._drafter.commit([answered])
+        except SpecfleetError as error:
+            logger.warning("sequence %d cannot be followed: %s", message.sequence, error)
+            self._drafter.close([sequence_id(message.sequence)])
+            return
+        self._followed[message.sequence] = Followed(
+            sequence=message.sequence, epoch=message.epoch, position=len(message.tokens)
+        )
+
+    def _commit(self, message: fleet_pb2.Commit) -> None:
+        followed = self._current(message)
+        if followed is None:
+            return
+        try:
+            commit = commit_of(message, with_logprobs=self._drafter.num_logprobs > 0)
+            self._drafter.commit([commit])
+        except SpecfleetError as error:
+            logger.warning("sequence %d can be followed no longer: %s", message.sequence, error)
+            self._close(message.sequence)
+            return
+        self._drop_answer(followed)
+        followed.grew(tuple(commit.tokens))
+        if followed.want is not None:
+            self._unasked[message.sequence] = followed
+
+    def _want(self, message: fleet_pb2.Want) -> None:
+        followed = self._current(message)
+        try:
+            want = ask_of(message)
+        except SpecfleetError as error:
+            logger.warning("dropped a want of sequence %d: %s", message.sequence, error)
+            followed = None
+        if followed is None:
+            self._silent.append(draft_to_wire(message, message.below, is_last=True))
+            return
+        self._drop_answer(followed)
+        followed.wish(want, runs_ahead=message.run_ahead)
+        if followed.want is not None:
+            self._unasked[message.sequence] = followed
+
+    def _current(self, message: fleet_pb2.Commit | fleet_pb2.Want) -> Followed | None:
+        """The sequence of a message that is about its present state.
+
+        What is older is of no use any more. What is ahead shows that something was lost between, and then the sequence
+        is not what the router thinks it is: better no drafts than those of another text.
+        """
+        followed = self._followed.get(message.sequence)
+        if followed is None:
+            return None
+        here, there = (followed.epoch, followed.position), (message.epoch, message.position)
+        if here == there:
+            return followed
+        self.num_stale += 1
+        if here < there:
+            logger.warning("sequence %d is at %s here, and %s was next; it is let go", message.sequence, here, there)
+            self._close(message.sequence)
+        return None
+
+    def _drop_answer(self, followed: Followed) -> None:
+        """Whatever still comes of what was asked for it says nothing any more."""
+        followed.answer = None
+        self._unasked.pop(followed.sequence, None)
+        self._answers.drop(sequence_id(followed.sequence))
+
+    # Drafting
+
+    def draft(self) -> fleet_pb2.Drafts:
+        """One step for all that is wanted, and what came of it."""
+        began_s = self._clock.wall_s()
+        drafts, self._silent = self._silent, []
+        self._ask()
+        for found in self._answers.step():
+            followed = self._by_answer.get(found.ask)
+            if found.is_last:
+                self._by_answer.pop(found.ask, None)
+            if followed is not None and followed.answer == found.ask:
+                drafts += followed.tell(found.nodes, is_last=found.is_last)
+        if not drafts:
+            return fleet_pb2.Drafts()
+        steps = [report_to_wire(step) for step in self._steps]
+        self._steps.clear()
+        return fleet_pb2.Drafts(drafts=drafts, steps=steps, began_s=began_s, ended_s=self._clock.wall_s())
+
+    def _ask(self) -> None:
+        unasked, self._unasked = self._unasked, {}
+        for number, followed in unasked.items():
+            if followed.want is None:
+                continue
+            try:
+                (answer,) = self._answers.add([followed.want])
+            except SpecfleetError as error:
+                logger.warning("dropped a want of sequence %d: %s", number, error)
+                self._silent.append(draft_to_wire(followed, followed.want.below, is_last=True))
+                followed.want = None
+                continue
+            followed.begin(answer)
+            self._by_answer[answer] = followed

@@ -1,0 +1,1 @@
+"""The verifier group: it holds the target, and decides every token."""

@@ -1,0 +1,169 @@
+"""Rounds on the target: opens and closes sequences as the router says, checks frontiers, reports verdicts.
+
+One thread does all of it, in the order in which messages came. The router is believed in nothing: what does not fit is
+answered by a failure of that sequence, and changes nothing for the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from contracts.clock import Clock, SystemClock
+from contracts.errors import Internal, InvalidArgument, RankLost, SpecfleetError
+from contracts.types import Epoch, TenantId, Verdict
+from engine.engine import Engine
+from engine.work import StepResult, Verify
+from specfleet.v1 import fleet_pb2
+from workers.inbox import Inbox
+from workers.link import Arrival
+from workers.wire import report_to_wire, sampling_of, sequence_id, verdict_to_wire, verify_of
+
+__all__ = ["VerifierNode"]
+
+logger = logging.getLogger(__name__)
+
+_STALE = "Stale"
+
+
+@dataclass(slots=True)
+class _Open:
+    """A sequence as the router and the engine both know it; `position` is the index of its next token."""
+
+    epoch: int
+    position: int
+
+
+class VerifierNode:
+    """See the module. `hello` is how it introduces itself."""
+
+    def __init__(self, engine: Engine, *, name: str, hello: fleet_pb2.FromWorker, clock: Clock | None = None) -> None:
+        self.name, self.hello = name, hello
+        self.num_stale = 0
+        """Messages about an epoch or a position that is not the one here."""
+        self._engine, self._clock = engine, clock or SystemClock()
+        self._open: dict[int, _Open] = {}
+        self._refused: dict[int, fleet_pb2.Failure] = {}
+        """Sequences that could not be opened, and why: their rounds are answered with it."""
+
+    def run(self, inbox: Inbox[Arrival]) -> None:
+        """Works until the inbox is closed, or the router says that this is all. RankLost when the group is broken."""
+        while (arrivals := inbox.take()) is not None:
+            for arrival in arrivals:
+                if inbox.is_closed:
+                    return
+                if arrival.message is None:
+                    self.reset()
+                elif arrival.message.HasField("drain"):
+                    return
+                elif arrival.message.HasField("verifier_work"):
+                    done = self.work(arrival.message.verifier_work)
+                    if done is not None:
+                        arrival.stream.send(fleet_pb2.FromWorker(round_done=done))
+                else:
+                    logger.warning("dropped a message that is none for a verifier: %.200s", arrival.message)
+
+    def reset(self) -> None:
+        """Forgets all sequences: the router that opened them is gone."""
+        for number in list(self._open):
+            self._close(number)
+        self._refused.clear()
+
+    def work(self, work: fleet_pb2.VerifierWork) -> fleet_pb2.RoundDone | None:
+        """One message: what it closes, what it opens, and its round if it has one."""
+        for number in work.close:
+            self._close(number)
+        for opening in work.open:
+            self._take_up(opening)
+        return self._round(work.round) if work.HasField("round") else None
+
+    def _close(self, number: int) -> None:
+        self._refused.pop(number, None)
+        if self._open.pop(number, None) is not None:
+            self._engine.close(sequence_id(number))
+
+    def _take_up(self, opening: fleet_pb2.Opening) -> None:
+        known = self._open.get(opening.sequence)
+        if known is not None and known.epoch >= opening.epoch:
+            self.num_stale += 1
+            return
+        self._close(opening.sequence)
+        try:
+            self._engine.open(
+                sequence_id(opening.sequence),
+                tuple(opening.tokens),
+                sampling_of(opening.sampling),
+                num_prompt=opening.num_prompt,
+                tenant=TenantId(opening.tenant),
+                epoch=Epoch(opening.epoch),
+            )
+        except SpecfleetError as error:
+            logger.warning("sequence %d could not be opened: %s", opening.sequence, error)
+            self._refused[opening.sequence] = _failure(opening, type(error).__name__, error.message)
+        else:
+            self._open[opening.sequence] = _Open(opening.epoch, len(opening.tokens))
+
+    def _round(self, message: fleet_pb2.Round) -> fleet_pb2.RoundDone:
+        began_s = self._clock.wall_s()
+        done = fleet_pb2.RoundDone(round=message.round, began_s=began_s)
+        items: list[fleet_pb2.Round.Item] = []
+        work: list[Verify] = []
+        for item in message.items:
+            try:
+                failure = self._objection(item)
+                piece = verify_of(item)
+            except InvalidArgument as error:
+                failure = _failure(item, type(error).__name__, error.message)
+            if failure is not None:
+                done.failures.append(failure)
+            elif (fitting := self._less_what_is_cached(piece)) is not None:
+                items.append(item)
+                work.append(fitting)
+        if work:
+            self._step(items, work, done)
+        done.num_free_blocks = self._engine.num_free_blocks
+        return done
+
+    def _objection(self, item: fleet_pb2.Round.Item) -> fleet_pb2.Failure | None:
+        """Why this item is not about the sequence as it is here, if it is not."""
+        known = self._open.get(item.sequence)
+        refused = self._refused.get(item.sequence)
+        if refused is not None and refused.epoch == item.epoch:
+            return refused
+        if known is not None and (known.epoch, known.position) == (item.epoch, item.position):
+            return None
+        self.num_stale += 1
+        here = f"epoch {known.epoch}, position {known.position}" if known is not None else "not open"
+        return _failure(item, _STALE, f"asked about epoch {item.epoch}, position {item.position}; here it is {here}")
+
+    def _less_what_is_cached(self, piece: Verify) -> Verify | None:
+        """The router cuts prompts into chunks without knowing what the prefix cache has of them. A chunk decides
+        nothing, so the last token always stays for the piece that is no chunk; None where that is all there is.
+        """
+        if piece.num_pending is None:
+            return piece
+        num_pending = min(piece.num_pending, self._engine.num_pending(piece.sequence) - 1)
+        return replace(piece, num_pending=num_pending) if num_pending > 0 else None
+
+    def _step(self, items: Sequence[fleet_pb2.Round.Item], work: list[Verify], done: fleet_pb2.RoundDone) -> None:
+        """One step of the engine: all of it happens, or nothing and every item hears why."""
+        try:
+            result: StepResult = self._engine.step(work)
+        except RankLost:
+            raise
+        except SpecfleetError as error:
+            logger.warning("round %d was refused: %s", done.round, error)
+            done.failures.extend(_failure(item, type(error).__name__, error.message) for item in items)
+            return
+        for item, outcome in zip(items, result.outcomes, strict=True):
+            if isinstance(outcome, Verdict):
+                self._open[item.sequence].position = outcome.next_position
+                done.verdicts.append(verdict_to_wire(outcome))
+            elif isinstance(outcome, Internal):
+                done.failures.append(_failure(item, type(outcome).__name__, outcome.message))
+        done.report.CopyFrom(report_to_wire(result.report))
+
+
+def _failure(about: fleet_pb2.Opening | fleet_pb2.Round.Item, code: str, reason: str) -> fleet_pb2.Failure:
+    return fleet_pb2.Failure(sequence=about.sequence, epoch=about.epoch, code=code, reason=reason)
