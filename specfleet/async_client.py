@@ -1,0 +1,167 @@
+"""The client for code that awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+from specfleet import from_wire
+from specfleet.delivery import Delivery, completion
+from specfleet.errors import Internal, InvalidRequest, SpecfleetClientError, Unavailable
+from specfleet.events import Completion, Model, Started, TokenEvent
+from specfleet.options import GenerateOptions, Prompt, count_request, generate_request
+from specfleet.patience import Patience
+from specfleet.transport import AsyncTransport
+from specfleet.v1 import inference_pb2 as pb
+
+if TYPE_CHECKING:
+    import grpc
+
+__all__ = ["AsyncClient", "AsyncGeneration"]
+
+_CANCEL_TIMEOUT_S = 2.0
+
+
+class AsyncClient:
+    """Talks to one fleet.
+
+        async with AsyncClient("127.0.0.1:50051") as client:
+            async for event in client.generate("The sea is", max_tokens=64):
+                print(event.text, end="", flush=True)
+
+    `timeout_s` is the deadline of every call that has none of its own. A stream that is lost is resumed by itself for
+    as long as `resume_for_s`. `transport` replaces gRPC; then `address`, `api_key` and `credentials` say nothing.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        api_key: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        transport: AsyncTransport | None = None,
+        timeout_s: float | None = None,
+        resume_for_s: float = 60.0,
+    ) -> None:
+        if transport is None:
+            from specfleet.grpc_aio_transport import AsyncGrpcTransport
+
+            transport = AsyncGrpcTransport(address, api_key=api_key, credentials=credentials)
+        self._transport = transport
+        self._timeout_s = timeout_s
+        self._resume_for_s = resume_for_s
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends what is under way. The fleet gives requests up that nobody comes back for."""
+        await self._transport.close()
+
+    def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncGeneration:
+        """Generates text: an asynchronous iterator of `TokenEvent`s. Leaving it early cancels the request.
+
+        Wrong options are refused here; all other errors come while iterating.
+        """
+        request = generate_request(prompt, options)
+        deadline_s = options.get("deadline_s")
+        patience = Patience(
+            time.monotonic,
+            deadline_s=self._timeout_s if deadline_s is None else deadline_s,
+            resume_for_s=self._resume_for_s,
+        )
+        return AsyncGeneration(self._transport, request, patience)
+
+    async def complete(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Completion:
+        """The whole answer at once, for one choice."""
+        if options.get("num_choices", 1) not in (0, 1, None):
+            raise InvalidRequest("complete gives one answer; for several choices iterate over generate")
+        generation = self.generate(prompt, **options)
+        events = [event async for event in generation]
+        return completion(generation.request_id, generation.started, events)
+
+    async def cancel(self, request_id: str) -> bool:
+        """Ends a request early; whether it was still running. Its stream ends with the reason `cancelled`."""
+        answer = await self._transport.cancel(pb.CancelRequest(request_id=request_id), self._timeout_s)
+        return answer.was_running
+
+    async def count_tokens(self, prompt: str | Sequence[Mapping[str, str]], *, model: str | None = None) -> int:
+        """How many tokens a text or a chat has."""
+        return (await self._transport.count_tokens(count_request(prompt, model), self._timeout_s)).num_tokens
+
+    async def list_models(self) -> tuple[Model, ...]:
+        """What the fleet serves."""
+        answer = await self._transport.list_models(pb.ListModelsRequest(), self._timeout_s)
+        return tuple(from_wire.model(model) for model in answer.models)
+
+
+class AsyncGeneration:
+    """One request under way: iterate over it for its events. `started` is None until the fleet has accepted it."""
+
+    def __init__(self, transport: AsyncTransport, request: pb.GenerateRequest, patience: Patience) -> None:
+        self.request_id = request.request_id
+        self._delivery = Delivery(request)
+        self._events = _events(transport, request, self._delivery, patience)
+
+    @property
+    def started(self) -> Started | None:
+        return self._delivery.started
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenEvent:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        """Cancels the request, unless it has ended."""
+        await self._events.aclose()
+
+
+async def _events(
+    transport: AsyncTransport, request: pb.GenerateRequest, delivery: Delivery, patience: Patience
+) -> AsyncGenerator[TokenEvent, None]:
+    """The events of all streams that it takes, without what was seen twice. The twin of `client._events`."""
+    try:
+        while True:
+            try:
+                async with aclosing(_stream(transport, request, delivery, patience.remaining_s())) as responses:
+                    async for response in responses:
+                        for event in delivery.take(response, time.perf_counter()):
+                            yield event
+                        if delivery.is_complete:
+                            delivery.check()
+                            return
+                raise Internal("the stream ended before the answer was whole")
+            except Unavailable as error:
+                await asyncio.sleep(patience.wait_s(error, has_begun=delivery.has_begun, progress=delivery.progress))
+    except BaseException as error:
+        # Refused: nothing to cancel. Otherwise the fleet may be at work for someone who has left.
+        if not delivery.is_complete and (delivery.has_begun or not isinstance(error, SpecfleetClientError)):
+            await _cancel(transport, request.request_id)
+        raise
+
+
+def _stream(
+    transport: AsyncTransport, request: pb.GenerateRequest, delivery: Delivery, timeout_s: float | None
+) -> AsyncGenerator[pb.GenerateResponse, None]:
+    """Until the fleet has answered, the same request again: its id makes sure that it is generated once."""
+    if delivery.has_begun:
+        return transport.resume(delivery.resume_request(), timeout_s)
+    return transport.generate(request, timeout_s)
+
+
+async def _cancel(transport: AsyncTransport, request_id: str) -> None:
+    try:
+        await transport.cancel(pb.CancelRequest(request_id=request_id), _CANCEL_TIMEOUT_S)
+    except SpecfleetClientError:
+        return  # gone already, or out of reach: then the fleet gives it up by itself

@@ -1,0 +1,47 @@
+"""What both kinds of gRPC channel are opened with."""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+
+from specfleet.errors import InvalidRequest
+
+__all__ = ["DEFAULT_ADDRESS", "OPTIONS", "check_address", "metadata_for", "tls_credentials"]
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+_MAX_MESSAGE = 64 * 2**20
+OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.max_send_message_length", _MAX_MESSAGE),
+    # Without pings a stream whose peer vanished would wait for ever. The fleet allows one every 5 s.
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A router that restarts is back in seconds; gRPC's own pauses between attempts to connect grow to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Two clients of one process share no connection, so that closing one leaves the other alone.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def check_address(address: object) -> str:
+    """The address as given. gRPC itself would take anything, and complain about a host name that makes no sense."""
+    if not isinstance(address, str) or re.fullmatch(r"\S+", address) is None:
+        raise InvalidRequest(f"the address is {address!r}; give host:port, as in {DEFAULT_ADDRESS}")
+    if re.match(r"https?://", address):
+        raise InvalidRequest(f"the address is {address!r}; give host:port without a scheme, as in {DEFAULT_ADDRESS}")
+    return address
+
+
+def metadata_for(api_key: str | None) -> tuple[tuple[str, str], ...]:
+    """A key travels as it does over HTTP."""
+    return () if not api_key else (("authorization", f"Bearer {api_key}"),)
+
+
+def tls_credentials(root_certificates: bytes) -> grpc.ChannelCredentials:
+    """Credentials that trust these certificate authorities."""
+    return grpc.ssl_channel_credentials(root_certificates=root_certificates)

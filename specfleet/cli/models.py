@@ -1,0 +1,32 @@
+"""`specfleet models`: what the fleet serves."""
+
+from __future__ import annotations
+
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa
+from specfleet.cli.screen import count, notices, printable, screen, table
+from specfleet.client import Client
+
+__all__ = ["models"]
+
+
+def models(address: Address = DEFAULT_ADDRESS, api_key: ApiKey = None, tls_ca: TlsCa = None) -> None:
+    """List the models, and who drafts for them."""
+    with Client(**Fleet(address, api_key, tls_ca).arguments(), timeout_s=10.0) as client:
+        found = client.list_models()
+    if not found:
+        notices().print("No model is there yet: the verifier has not joined. `specfleet doctor` tells more.")
+        return
+    rows = table(
+        "model", "architecture", "size", "type", "context", "ready", "drafters", numbers=frozenset({"context"})
+    )
+    for model in found:
+        rows.add_row(
+            printable(model.name),
+            printable(model.architecture),
+            count(model.num_parameters),
+            printable(model.dtype),
+            str(model.max_context),
+            "yes" if model.is_ready else "no",
+            printable(", ".join(model.drafters)) or "none",
+        )
+    screen().print(rows)

@@ -1,0 +1,107 @@
+"""Every status becomes the one error class that says what to do, with the hints that came with it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from specfleet import (
+    AlreadyExists,
+    AsyncClient,
+    Cancelled,
+    Client,
+    DeadlineExceeded,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    SpecfleetClientError,
+    Unauthenticated,
+    Unavailable,
+)
+from specfleet.channel import tls_credentials
+from tests.specfleet.conftest import Ask
+from tests.specfleet.scripted_fleet import Refusal, ScriptedFleet
+
+CLASSES = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.FAILED_PRECONDITION: InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.INTERNAL: Internal,
+    grpc.StatusCode.UNKNOWN: Internal,
+    grpc.StatusCode.ABORTED: Internal,
+    grpc.StatusCode.DATA_LOSS: Internal,
+    grpc.StatusCode.UNIMPLEMENTED: Internal,
+}
+
+
+def test_every_code_has_its_class() -> None:
+    assert set(CLASSES) == set(grpc.StatusCode) - {grpc.StatusCode.OK}
+
+
+@pytest.mark.parametrize("code", CLASSES, ids=lambda code: code.name)
+def test_a_status_becomes_its_class_with_its_hints(fleet: ScriptedFleet, ask: Ask, code: grpc.StatusCode) -> None:
+    fleet.on_call = lambda request: Refusal(code, "not like this", retry_after_s=1.5, reason="Because")
+    with pytest.raises(SpecfleetClientError) as caught:
+        ask(fleet.address)
+    assert type(caught.value) is CLASSES[code]
+    if code is not grpc.StatusCode.UNIMPLEMENTED:
+        assert str(caught.value) == "not like this"
+        assert (caught.value.retry_after_s, caught.value.reason) == (1.5, "Because")
+        assert caught.value.details == {"key": "v"}
+
+
+def test_unary_calls_raise_the_same(fleet: ScriptedFleet) -> None:
+    fleet.on_call = lambda request: Refusal(grpc.StatusCode.NOT_FOUND, "no such request", reason="NotFound")
+
+    async def awaited() -> None:
+        async with AsyncClient(fleet.address) as client:
+            await client.cancel("x")
+
+    with pytest.raises(NotFound, match="no such request"):
+        asyncio.run(awaited())
+    with Client(fleet.address) as client, pytest.raises(NotFound, match="no such request"):
+        client.cancel("x")
+
+
+def test_a_status_without_words_is_described(fleet: ScriptedFleet, ask: Ask) -> None:
+    fleet.on_call = lambda request: Refusal(grpc.StatusCode.DATA_LOSS, "")
+    with pytest.raises(Internal, match="DATA_LOSS without a reason"):
+        ask(fleet.address)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("127.0.0.1:1", "Connection refused"), ("nowhere.invalid:50051", "[Nn]ame")],
+)
+def test_a_fleet_that_is_not_there_is_an_error_at_once(ask: Ask, address: str, reason: str) -> None:
+    with pytest.raises(Unavailable, match=rf"no fleet can be reached at {address}: .*{reason}"):
+        ask(address)
+
+
+@pytest.mark.parametrize("address", ["", "two words", "http://127.0.0.1:50051"])
+def test_an_address_that_makes_no_sense_is_refused(ask: Ask, address: str) -> None:
+    with pytest.raises(InvalidRequest, match="give host:port"):
+        ask(address)
+
+
+def test_a_fleet_without_tls_is_not_reached_with_it(fleet: ScriptedFleet, ask: Ask) -> None:
+    with pytest.raises(Unavailable, match="no fleet can be reached"):
+        ask(fleet.address, client={"credentials": tls_credentials(b"")})
+
+
+def test_a_client_has_a_deadline_for_calls_without_one(fleet: ScriptedFleet, ask: Ask) -> None:
+    fleet.script.stall_after = 3
+    with pytest.raises(DeadlineExceeded):
+        ask(fleet.address, client={"timeout_s": 0.2})
