@@ -24,7 +24,7 @@ from engine.weights import load_weights
 from kernels import native
 from kernels.paged import KVCache
 
-__all__ = ["LoadedEngine", "device_of", "load_engine", "load_follower", "machine_facts"]
+__all__ = ["LoadedEngine", "device_of", "load_engine", "load_follower", "machine_facts", "spare_torch_threads"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -62,6 +62,13 @@ def load_follower(config: EngineConfig, ranks: Ranks) -> Follower:
     """A rank above 0 of the same configuration."""
     with Checkpoint.open(config.model) as checkpoint:
         return Follower(_executor(checkpoint, _resolved(config, checkpoint), _tokenizer(checkpoint), ranks))
+
+
+def spare_torch_threads() -> None:
+    """For a process that does nothing but run engines: torch's own threads have only odd jobs where the CPU library
+    computes, and waiting for them to wake costs more than they bring (several ms a step on busy cores)."""
+    if native.library() is not None:
+        torch.set_num_threads(1)
 
 
 def device_of(config: EngineConfig) -> str:

@@ -8,6 +8,7 @@ threshold from them.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -229,7 +230,8 @@ def _log_normaliser(
 ) -> torch.Tensor:
     """log(sum(exp(logits))) over the whole vocabulary: [rows] float64."""
     parts = [part.double() for part in ranks.gather(log_sum(raw))]
-    largest = torch.stack([part[:, 0] for part in parts]).max(dim=0).values
+    # Not a reduction over a stack: that waits for torch's threads, which are slow to wake where cores are busy.
+    largest = functools.reduce(torch.maximum, [part[:, 0] for part in parts])
     total = torch.zeros_like(largest)
     for part in parts:
         total += part[:, 1] * torch.exp(part[:, 0] - largest)

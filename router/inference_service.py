@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from contracts.errors import InvalidArgument
@@ -109,22 +110,24 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                     task.cancel()
 
     async def _choice(self, running: Request, choice: int, first: int) -> AsyncIterator[pb.GenerateResponse]:
-        index = first
+        index, num_logprobs = first, running.choices[choice].sequence.sampling.num_logprobs
         async for tokens in self._front.read(running, choice, first):
+            said = [_token(token, num_logprobs) for token in tokens]
             yield pb.GenerateResponse(
-                request_id=running.id,
-                tokens=pb.Tokens(choice=choice, first_index=index, tokens=[_token(token) for token in tokens]),
+                request_id=running.id, tokens=pb.Tokens(choice=choice, first_index=index, tokens=said)
             )
             index += len(tokens)
         yield pb.GenerateResponse(request_id=running.id, finished=_finished(running, choice))
 
 
-def _token(token: AnsweredToken) -> pb.Token:
+def _token(token: AnsweredToken, num_logprobs: int) -> pb.Token:
+    """With as many log-probabilities as were asked for; drafters may have wanted more."""
+    logprob = token.logprob if num_logprobs else None
     return pb.Token(
         token_id=token.token,
         text=token.text,
         drafter=token.drafter or "",
-        logprob=None if token.logprob is None else logprob_to_wire(token.logprob),
+        logprob=None if logprob is None else logprob_to_wire(replace(logprob, top=logprob.top[:num_logprobs])),
     )
 
 
@@ -162,7 +165,7 @@ def _asked(request: pb.GenerateRequest, deadline_s: float | None) -> Asked:
             num_logprobs=sampling.num_logprobs,
         ),
         stop=StopParams(
-            max_tokens=stop.max_tokens if request.HasField("stop") and stop.max_tokens else _DEFAULT_MAX_TOKENS,
+            max_tokens=stop.max_tokens if stop.HasField("max_tokens") else _DEFAULT_MAX_TOKENS,
             stop=tuple(stop.strings),
             stop_token_ids=tuple(stop.token_ids),
             ignore_eos=stop.ignore_eos,

@@ -13,6 +13,8 @@ from router.http.schemas import ChatRequest, CompletionRequest, GenerationSettin
 
 __all__ = ["chat_asked", "completion_asked"]
 
+_DEFAULT_MAX_TOKENS = 16  # OpenAI's
+
 
 def completion_asked(request: CompletionRequest) -> Asked:
     """A plain completion."""
@@ -20,7 +22,13 @@ def completion_asked(request: CompletionRequest) -> Asked:
     one = prompt[0] if isinstance(prompt, list) and prompt and isinstance(prompt[0], str) else prompt
     if not isinstance(one, str):
         one = [token for token in one if isinstance(token, int)]
-    return _asked(request, one, max_tokens=request.max_tokens or 16, num_logprobs=request.logprobs or 0, json_schema="")
+    return _asked(
+        request,
+        one,
+        max_tokens=_DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
+        num_logprobs=_num_logprobs(request.logprobs),
+        json_schema="",
+    )
 
 
 def chat_asked(request: ChatRequest) -> Asked:
@@ -30,10 +38,10 @@ def chat_asked(request: ChatRequest) -> Asked:
         content = message.content
         text = content if isinstance(content, str) else "".join(part.text for part in content)
         messages.append({"role": message.role, "content": text})
-    num_logprobs = (request.top_logprobs or 0) if request.logprobs else 0
+    num_logprobs = _num_logprobs(request.top_logprobs or 0) if request.logprobs else 0
     if request.top_logprobs and not request.logprobs:
         raise InvalidArgument(f"top_logprobs is {request.top_logprobs} and logprobs is not true; set it too")
-    max_tokens = request.max_completion_tokens or request.max_tokens
+    max_tokens = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     return _asked(
         request,
         messages,
@@ -83,6 +91,11 @@ def _asked(
         priority=request.priority,
         json_schema=json_schema,
     )
+
+
+def _num_logprobs(num_top: int | None) -> int:
+    """Asked for none beside the chosen one's own, the target is asked for one; it is left out of the answer."""
+    return 0 if num_top is None else max(num_top, 1)
 
 
 def _token(key: str) -> int:

@@ -124,6 +124,7 @@ async def white_space(plain: httpx.AsyncClient, fleet: RunningFleet) -> list[int
     [
         ("completions", {"prompt": ""}, 400, "prompt is empty"),
         ("completions", {"prompt": "a", "max_tokens": -1}, 400, "max_tokens"),
+        ("completions", {"prompt": "a", "max_tokens": 0}, 400, "max_tokens is 0"),
         ("completions", {"prompt": "a", "max_tokens": 10**9}, 400, "together they may be"),
         ("completions", {"prompt": "a " * 5000}, 400, "shorten the prompt"),
         ("completions", {"prompt": [1, 10**8]}, 400, "ids are 0 to"),

@@ -10,6 +10,7 @@ from contracts.config import DrafterConfig, EngineConfig
 from contracts.errors import Internal
 from contracts.types import DrafterId, StepReport
 from engine.engine import Engine
+from engine.load import spare_torch_threads
 from engine.local_group import local_engine
 from workers.drafter_node.hello import ModelFace, Speed, hello_of
 from workers.drafter_node.node import DrafterNode
@@ -27,6 +28,7 @@ _CHUNK = 64
 @contextlib.contextmanager
 def hosted_with_model(name: str, config: DrafterConfig, engine: EngineConfig) -> Iterator[DrafterNode]:
     """The node of a drafter over this engine; its ranks end with the block."""
+    spare_torch_threads()
     with local_engine(engine) as loaded:
         limits, steps = loaded.engine.limits, list[StepReport]()
         setup = Setup(drafter=DrafterId(name), vocab_size=limits.num_real_tokens, engine=loaded, on_step=steps.append)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from contracts.clock import SystemClock
 from contracts.config import load_config
+from engine.load import spare_torch_threads
 from engine.local_group import local_engine
 from workers.process import checked_name, entry, parser, router_of, run_worker
 from workers.verifier.hello import hello_of, probe
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     config, name = load_config(options.config), checked_name(options.name)
+    spare_torch_threads()
     with local_engine(config.engine) as loaded:
         hello = hello_of(name, loaded, probe(loaded.engine, SystemClock()))
         node = VerifierNode(loaded.engine, name=name, hello=hello)
