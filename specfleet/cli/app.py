@@ -17,11 +17,12 @@ from specfleet.cli.reporting import reporting
 from specfleet.cli.status import status
 from specfleet.cli.timeline import timeline
 from specfleet.cli.top import top
+from specfleet.cli.up import up
 
 __all__ = ["app"]
 
 app = typer.Typer(name="specfleet", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-for _command in (generate, chat, bench, models, status, top, timeline, drain, doctor):
+for _command in (up, generate, chat, bench, models, status, top, timeline, drain, doctor):
     app.command()(reporting(_command))
 
 
