@@ -121,4 +121,5 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             step_s=roster.step_s(drafter),
             idle_share=max(1.0 - figures.busy_s / uptime_s, 0.0),
             calibration_error=roster.calibrator.report(drafter).expected_calibration_error,
+            probe_acceptance=self._fleet.probes.acceptance.get(drafter),
         )

@@ -10,6 +10,7 @@ from typing import Any
 from contracts.errors import AlreadyExists, InvalidArgument
 from contracts.types import DrafterId
 from router import wire
+from router.drafter_probe import DrafterProbes
 from router.front import Front
 from router.grpc_errors import streams
 from router.orders import DrafterOffer, DrafterOrders, VerifierOrders
@@ -72,6 +73,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     def __init__(self, name: str, scheduler: Scheduler, loop: SchedulingLoop, front: Front, timeline: Timeline) -> None:
         self.name, self.scheduler, self.loop, self.front, self.timeline = name, scheduler, loop, front, timeline
         self.streams: dict[str, WorkerStream] = {}
+        self.probes = DrafterProbes(scheduler)
 
     @streams
     async def Join(
@@ -135,8 +137,11 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         text = TargetText.load(
             dict(hello.tokenizer_files), vocab_size=offer.model.vocab_size, end_tokens=sorted(offer.eos_token_ids)
         )
+        is_new = self.front.offer is None
         self.front.target_joined(offer, text)
         self.scheduler.verifier_joined(offer, _VerifierLink(stream))
+        for drafter in self.scheduler.pool.offers if is_new else []:
+            self._probe(drafter)
         self.loop.poke()
         return offer.name
 
@@ -145,8 +150,14 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         if self.front.offer is not None:
             _check_tokenizer(offer, self.front.offer.model.tokenizer_digest)
         self.scheduler.drafter_joined(offer, _DrafterLink(stream))
+        self._probe(offer)
         self.loop.poke()
         return offer
+
+    def _probe(self, drafter: DrafterOffer) -> None:
+        """Those with a model; the others know nothing before they have seen a text."""
+        if drafter.has_logits and self.front.text is not None and self.front.offer is not None:
+            self.probes.begin(drafter.drafter, self.front.text.encode, max_context=self.front.offer.max_context)
 
     async def _read_all(self, reading: Any, stream: WorkerStream) -> None:
         try:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from specfleet.v1 import types_pb2 as specfleet_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18specfleet/v1/admin.proto\x12\x0cspecfleet.v1\x1a\x18specfleet/v1/types.proto\"\x0f\n\rStatusRequest\"\x96\x04\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12*\n\x05model\x18\x03 \x01(\x0b\x32\x1b.specfleet.v1.ModelIdentity\x12.\n\x08verifier\x18\x04 \x01(\x0b\x32\x1c.specfleet.v1.VerifierStatus\x12-\n\x08\x64rafters\x18\x05 \x03(\x0b\x32\x1b.specfleet.v1.DrafterStatus\x12\x13\n\x0bnum_running\x18\x06 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x07 \x01(\r\x12\x14\n\x0cnum_requests\x18\x08 \x01(\x04\x12\x12\n\nnum_tokens\x18\t \x01(\x04\x12\x14\n\x0ctokens_per_s\x18\n \x01(\x01\x12\x1e\n\x16mean_acceptance_length\x18\x0b \x01(\x01\x12\x12\n\nnum_rounds\x18\x0c \x01(\x04\x12\x1a\n\x12num_stale_messages\x18\r \x01(\x04\x12\x13\n\x0bis_draining\x18\x0e \x01(\x08\x12N\n\x12rounds_by_frontier\x18\x0f \x03(\x0b\x32\x32.specfleet.v1.StatusResponse.RoundsByFrontierEntry\x1a\x37\n\x15RoundsByFrontierEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xa2\x01\n\x0eVerifierStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\tnum_ranks\x18\x03 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x12\n\nidle_share\x18\x05 \x01(\x01\x12\x12\n\nnum_blocks\x18\x06 \x01(\r\x12\x17\n\x0fnum_free_blocks\x18\x07 \x01(\r\x12\x0f\n\x07round_s\x18\x08 \x01(\x01\"\xd7\x01\n\rDrafterStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x15\n\rnum_sequences\x18\x05 \x01(\r\x12\x18\n\x10num_draft_tokens\x18\x06 \x01(\x04\x12\x1b\n\x13num_accepted_tokens\x18\x07 \x01(\x04\x12\x0e\n\x06step_s\x18\x08 \x01(\x01\x12\x12\n\nidle_share\x18\t \x01(\x01\x12\x19\n\x11\x63\x61libration_error\x18\n \x01(\x01\"\x1e\n\x0c\x44rainRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\" \n\rDrainResponse\x12\x0f\n\x07workers\x18\x01 \x03(\t\"\x11\n\x0f\x44raftersRequest\"A\n\x10\x44raftersResponse\x12-\n\x08\x64rafters\x18\x01 \x03(\x0b\x32\x1b.specfleet.v1.DrafterStatus\"\x11\n\x0fTimelineRequest\"\xc3\x01\n\x10TimelineResponse\x12\x32\n\x05spans\x18\x01 \x03(\x0b\x32#.specfleet.v1.TimelineResponse.Span\x1a{\n\x04Span\x12\x0f\n\x07process\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x65gan_s\x18\x03 \x01(\x01\x12\x0f\n\x07\x65nded_s\x18\x04 \x01(\x01\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x11\n\tsequences\x18\x06 \x03(\x04\x12\x10\n\x08num_rows\x18\x07 \x01(\r2\xa6\x02\n\x05\x41\x64min\x12\x43\n\x06Status\x12\x1b.specfleet.v1.StatusRequest\x1a\x1c.specfleet.v1.StatusResponse\x12@\n\x05\x44rain\x12\x1a.specfleet.v1.DrainRequest\x1a\x1b.specfleet.v1.DrainResponse\x12I\n\x08\x44rafters\x12\x1d.specfleet.v1.DraftersRequest\x1a\x1e.specfleet.v1.DraftersResponse\x12K\n\x08Timeline\x12\x1d.specfleet.v1.TimelineRequest\x1a\x1e.specfleet.v1.TimelineResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18specfleet/v1/admin.proto\x12\x0cspecfleet.v1\x1a\x18specfleet/v1/types.proto\"\x0f\n\rStatusRequest\"\x96\x04\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12*\n\x05model\x18\x03 \x01(\x0b\x32\x1b.specfleet.v1.ModelIdentity\x12.\n\x08verifier\x18\x04 \x01(\x0b\x32\x1c.specfleet.v1.VerifierStatus\x12-\n\x08\x64rafters\x18\x05 \x03(\x0b\x32\x1b.specfleet.v1.DrafterStatus\x12\x13\n\x0bnum_running\x18\x06 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x07 \x01(\r\x12\x14\n\x0cnum_requests\x18\x08 \x01(\x04\x12\x12\n\nnum_tokens\x18\t \x01(\x04\x12\x14\n\x0ctokens_per_s\x18\n \x01(\x01\x12\x1e\n\x16mean_acceptance_length\x18\x0b \x01(\x01\x12\x12\n\nnum_rounds\x18\x0c \x01(\x04\x12\x1a\n\x12num_stale_messages\x18\r \x01(\x04\x12\x13\n\x0bis_draining\x18\x0e \x01(\x08\x12N\n\x12rounds_by_frontier\x18\x0f \x03(\x0b\x32\x32.specfleet.v1.StatusResponse.RoundsByFrontierEntry\x1a\x37\n\x15RoundsByFrontierEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xa2\x01\n\x0eVerifierStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\tnum_ranks\x18\x03 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x12\n\nidle_share\x18\x05 \x01(\x01\x12\x12\n\nnum_blocks\x18\x06 \x01(\r\x12\x17\n\x0fnum_free_blocks\x18\x07 \x01(\r\x12\x0f\n\x07round_s\x18\x08 \x01(\x01\"\x8b\x02\n\rDrafterStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x15\n\rnum_sequences\x18\x05 \x01(\r\x12\x18\n\x10num_draft_tokens\x18\x06 \x01(\x04\x12\x1b\n\x13num_accepted_tokens\x18\x07 \x01(\x04\x12\x0e\n\x06step_s\x18\x08 \x01(\x01\x12\x12\n\nidle_share\x18\t \x01(\x01\x12\x19\n\x11\x63\x61libration_error\x18\n \x01(\x01\x12\x1d\n\x10probe_acceptance\x18\x0b \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_probe_acceptance\"\x1e\n\x0c\x44rainRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\" \n\rDrainResponse\x12\x0f\n\x07workers\x18\x01 \x03(\t\"\x11\n\x0f\x44raftersRequest\"A\n\x10\x44raftersResponse\x12-\n\x08\x64rafters\x18\x01 \x03(\x0b\x32\x1b.specfleet.v1.DrafterStatus\"\x11\n\x0fTimelineRequest\"\xc3\x01\n\x10TimelineResponse\x12\x32\n\x05spans\x18\x01 \x03(\x0b\x32#.specfleet.v1.TimelineResponse.Span\x1a{\n\x04Span\x12\x0f\n\x07process\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x65gan_s\x18\x03 \x01(\x01\x12\x0f\n\x07\x65nded_s\x18\x04 \x01(\x01\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x11\n\tsequences\x18\x06 \x03(\x04\x12\x10\n\x08num_rows\x18\x07 \x01(\r2\xa6\x02\n\x05\x41\x64min\x12\x43\n\x06Status\x12\x1b.specfleet.v1.StatusRequest\x1a\x1c.specfleet.v1.StatusResponse\x12@\n\x05\x44rain\x12\x1a.specfleet.v1.DrainRequest\x1a\x1b.specfleet.v1.DrainResponse\x12I\n\x08\x44rafters\x12\x1d.specfleet.v1.DraftersRequest\x1a\x1e.specfleet.v1.DraftersResponse\x12K\n\x08Timeline\x12\x1d.specfleet.v1.TimelineRequest\x1a\x1e.specfleet.v1.TimelineResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,21 +43,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFIERSTATUS']._serialized_start=623
   _globals['_VERIFIERSTATUS']._serialized_end=785
   _globals['_DRAFTERSTATUS']._serialized_start=788
-  _globals['_DRAFTERSTATUS']._serialized_end=1003
-  _globals['_DRAINREQUEST']._serialized_start=1005
-  _globals['_DRAINREQUEST']._serialized_end=1035
-  _globals['_DRAINRESPONSE']._serialized_start=1037
-  _globals['_DRAINRESPONSE']._serialized_end=1069
-  _globals['_DRAFTERSREQUEST']._serialized_start=1071
-  _globals['_DRAFTERSREQUEST']._serialized_end=1088
-  _globals['_DRAFTERSRESPONSE']._serialized_start=1090
-  _globals['_DRAFTERSRESPONSE']._serialized_end=1155
-  _globals['_TIMELINEREQUEST']._serialized_start=1157
-  _globals['_TIMELINEREQUEST']._serialized_end=1174
-  _globals['_TIMELINERESPONSE']._serialized_start=1177
-  _globals['_TIMELINERESPONSE']._serialized_end=1372
-  _globals['_TIMELINERESPONSE_SPAN']._serialized_start=1249
-  _globals['_TIMELINERESPONSE_SPAN']._serialized_end=1372
-  _globals['_ADMIN']._serialized_start=1375
-  _globals['_ADMIN']._serialized_end=1669
+  _globals['_DRAFTERSTATUS']._serialized_end=1055
+  _globals['_DRAINREQUEST']._serialized_start=1057
+  _globals['_DRAINREQUEST']._serialized_end=1087
+  _globals['_DRAINRESPONSE']._serialized_start=1089
+  _globals['_DRAINRESPONSE']._serialized_end=1121
+  _globals['_DRAFTERSREQUEST']._serialized_start=1123
+  _globals['_DRAFTERSREQUEST']._serialized_end=1140
+  _globals['_DRAFTERSRESPONSE']._serialized_start=1142
+  _globals['_DRAFTERSRESPONSE']._serialized_end=1207
+  _globals['_TIMELINEREQUEST']._serialized_start=1209
+  _globals['_TIMELINEREQUEST']._serialized_end=1226
+  _globals['_TIMELINERESPONSE']._serialized_start=1229
+  _globals['_TIMELINERESPONSE']._serialized_end=1424
+  _globals['_TIMELINERESPONSE_SPAN']._serialized_start=1301
+  _globals['_TIMELINERESPONSE_SPAN']._serialized_end=1424
+  _globals['_ADMIN']._serialized_start=1427
+  _globals['_ADMIN']._serialized_end=1721
 # @@protoc_insertion_point(module_scope)

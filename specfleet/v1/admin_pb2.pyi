@@ -73,7 +73,7 @@ class VerifierStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., num_ranks: _Optional[int] = ..., device: _Optional[str] = ..., idle_share: _Optional[float] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., round_s: _Optional[float] = ...) -> None: ...
 
 class DrafterStatus(_message.Message):
-    __slots__ = ("name", "kind", "state", "device", "num_sequences", "num_draft_tokens", "num_accepted_tokens", "step_s", "idle_share", "calibration_error")
+    __slots__ = ("name", "kind", "state", "device", "num_sequences", "num_draft_tokens", "num_accepted_tokens", "step_s", "idle_share", "calibration_error", "probe_acceptance")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,7 @@ class DrafterStatus(_message.Message):
     STEP_S_FIELD_NUMBER: _ClassVar[int]
     IDLE_SHARE_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    PROBE_ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     state: str
@@ -94,7 +95,8 @@ class DrafterStatus(_message.Message):
     step_s: float
     idle_share: float
     calibration_error: float
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[str] = ..., device: _Optional[str] = ..., num_sequences: _Optional[int] = ..., num_draft_tokens: _Optional[int] = ..., num_accepted_tokens: _Optional[int] = ..., step_s: _Optional[float] = ..., idle_share: _Optional[float] = ..., calibration_error: _Optional[float] = ...) -> None: ...
+    probe_acceptance: float
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[str] = ..., device: _Optional[str] = ..., num_sequences: _Optional[int] = ..., num_draft_tokens: _Optional[int] = ..., num_accepted_tokens: _Optional[int] = ..., step_s: _Optional[float] = ..., idle_share: _Optional[float] = ..., calibration_error: _Optional[float] = ..., probe_acceptance: _Optional[float] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ("worker",)

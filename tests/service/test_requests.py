@@ -82,9 +82,12 @@ def test_cancel_deadline_and_vanishing_free_everything(folder: Path) -> None:
         last = [response async for response in call][-1]
         assert last.finished.reason == pb.FINISH_REASON_CANCELLED
         assert not (await fleet.stub.Cancel(pb.CancelRequest(request_id="cancelled"))).was_running
-        with pytest.raises(grpc.aio.AioRpcError) as late:
-            await tokens_of(fleet.stub.Generate(request("late", stop=long), timeout=0.05))
-        assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        try:  # both ends keep the time, and either may be the first to notice
+            said = [response async for response in fleet.stub.Generate(request("late", stop=long), timeout=0.05)]
+        except grpc.aio.AioRpcError as late:
+            assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # noqa: PT017  # the call may also end well
+        else:
+            assert said[-1].finished.reason == pb.FINISH_REASON_DEADLINE
         for index in range(10):
             vanishing = fleet.stub.Generate(request(f"gone{index}", stop=long))
             await vanishing.read()

@@ -1,0 +1,105 @@
+"""A first look at a drafter that joins: how often the target agrees with it on a short text of the target's own.
+
+A drafter that was quantised badly, or was made for another model, loads and drafts and is never right, and nobody would
+know (peers' users complain of just that). So each one that brings a model drafts for one short answer by itself, before
+or beside the clients' requests; what came of it is logged, and told with its status.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from contracts.types import DrafterId, SamplingParams, SequenceId, TenantId, TokenLogprob
+from router.modes import MODES
+from router.scheduler import Scheduler
+from router.sequence import RoutedSequence
+
+__all__ = ["ACCEPTANCE_FLOOR", "DrafterProbes"]
+
+_log = logging.getLogger(__name__)
+
+ACCEPTANCE_FLOOR = 0.05
+"""Below it a drafter is as good as none: on texts that small models write, one trained for the target's vocabulary and
+nothing else is right more often."""
+
+_PROMPT = "In a small town by the sea there was a shop that sold"
+_NUM_TOKENS = 32
+_MAX_DRAFT = 4
+_PROBER = TenantId("specfleet:probe")
+_LAST = -(2**31)  # clients' requests go first
+
+
+@dataclass
+class _Count:
+    """An output that nobody reads."""
+
+    num_tokens: int = 0
+    at_end: Callable[[], None] = lambda: None
+
+    def take(
+        self, tokens: Sequence[int], guessed_by: Sequence[DrafterId | None], logprobs: Sequence[TokenLogprob]
+    ) -> bool:
+        self.num_tokens += len(tokens)
+        if self.num_tokens < _NUM_TOKENS:
+            return False
+        self.at_end()
+        return True
+
+    def fail(self, code: str, reason: str) -> None:
+        _log.warning("a drafter could not be probed: %s: %s", code, reason)
+
+
+class DrafterProbes:
+    """`encode` is the target's; without a target there is nothing to agree with, and nothing is probed."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.acceptance: dict[DrafterId, float] = {}
+        """Of those that were probed: accepted tokens by drafted ones."""
+        self._scheduler = scheduler
+        self._num_probes = 0
+
+    def begin(self, drafter: DrafterId, encode: Callable[[str], list[int]], *, max_context: int) -> None:
+        """Submits the probe; its result comes when there was time for it."""
+        tokens = encode(_PROMPT)
+        if not tokens or len(tokens) + _NUM_TOKENS > max_context:
+            return
+        self._num_probes += 1
+        allowed = frozenset({drafter})
+        output = _Count()
+        sequence = RoutedSequence(
+            id=SequenceId(str(2**63 + self._num_probes)),  # a number that no client's sequence gets
+            tenant=_PROBER,
+            tokens=tokens,
+            num_prompt=len(tokens),
+            max_tokens=_NUM_TOKENS,
+            sampling=SamplingParams(),
+            parts=MODES["vanilla"],
+            max_draft=_MAX_DRAFT,
+            drafting=self._scheduler.roster.open(_PROBER, tokens, temperature=0.0, allowed=allowed),
+            output=output,
+            allowed_drafters=allowed,
+            priority=_LAST,
+        )
+        output.at_end = lambda: self._tell(drafter, sequence)
+        self._scheduler.submit(sequence)
+
+    def _tell(self, drafter: DrafterId, sequence: RoutedSequence) -> None:
+        figures = sequence.figures
+        if figures.num_draft_tokens == 0:
+            _log.warning("drafter %s drafted nothing when it was probed", drafter)
+            return
+        acceptance = figures.num_accepted_tokens / figures.num_draft_tokens
+        self.acceptance[drafter] = acceptance
+        if acceptance < ACCEPTANCE_FLOOR:
+            _log.warning(
+                "drafter %s agrees with the target on %.0f%% of a probe of %d drafts, below the floor of %.0f%%; is it "
+                "made for this target, and are its weights whole?",
+                drafter,
+                100 * acceptance,
+                figures.num_draft_tokens,
+                100 * ACCEPTANCE_FLOOR,
+            )
+        else:
+            _log.info("drafter %s agrees with the target on %.0f%% of a probe", drafter, 100 * acceptance)
