@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush, nsmallest
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from contracts.types import ROOT
 
-__all__ = ["Candidate", "Grown", "blend", "grow", "within_limits"]
+__all__ = ["Candidate", "Grown", "Growth", "Place", "blend", "grow", "within_limits"]
 
 Context = TypeVar("Context")
 
@@ -39,6 +39,63 @@ Candidate = tuple[int, float, Context]
 """A token that may come next, its confidence, and the context after it."""
 
 
+class Place(NamedTuple, Generic[Context]):
+    """Where growth looks for children: a node of the tree, or ROOT."""
+
+    node: int
+    depth: int
+    value: float
+    context: Context
+
+
+class Growth(Generic[Context]):
+    """Growth in pieces: it stops where it has to know what follows, and goes on when it is told.
+
+    `next` is the place whose children decide how it goes on; None when the tree is done. What is in the tree already is
+    final: whatever is found below a later place is worth no more than that place, and everything worth more is in.
+    """
+
+    def __init__(self, root: Context, num_nodes: int, *, max_depth: int) -> None:
+        self.tree: list[Grown] = []
+        self.next = Place(ROOT, 0, 1.0, root) if num_nodes > 0 and max_depth > 0 else None
+        self._num_nodes, self._max_depth = num_nodes, max_depth
+        self._waiting: list[tuple[float, int, int, Grown, Context]] = []  # (-value, order of finding, depth, node, ..)
+        self._num_found = 0
+
+    def give(self, candidates: Iterable[Candidate[Context]]) -> None:
+        """What may come at `next`."""
+        if self.next is None:
+            return
+        parent, depth, value, _ = self.next
+        for token, confidence, after in candidates:
+            if confidence >= MIN_CONFIDENCE:
+                node = Grown(token, parent, min(confidence, 1.0))
+                heappush(self._waiting, (-value * node.confidence, self._num_found, depth + 1, node, after))
+                self._num_found += 1
+        self.next = self._take()
+
+    def _take(self) -> Place[Context] | None:
+        """Takes the best nodes into the tree up to the first that can have children in it."""
+        while self._waiting and len(self.tree) < self._num_nodes:
+            negative_value, _, depth, node, context = heappop(self._waiting)
+            self.tree.append(node)
+            if depth < self._max_depth and len(self.tree) < self._num_nodes:
+                return Place(len(self.tree) - 1, depth, -negative_value, context)
+        return None
+
+    def soon(self) -> list[tuple[float, Context]]:
+        """Places that it will look at, `next` first, unless something better is found: their values and contexts.
+
+        A node that is taken as the tree's last has no children in it, so those are left out that would be last or
+        later even if nothing better came.
+        """
+        if self.next is None:
+            return []
+        waiting = nsmallest(self._num_nodes - len(self.tree) - 1, self._waiting)
+        behind = [(-found[0], found[-1]) for found in waiting if found[2] < self._max_depth]
+        return [(self.next.value, self.next.context), *behind]
+
+
 def grow(
     root: Context,
     expand: Callable[[Context, int], Iterable[Candidate[Context]]],
@@ -50,26 +107,10 @@ def grow(
 
     Of nodes of equal value the one that was found first comes first: the result is a function of the arguments.
     """
-    tree: list[Grown] = []
-    waiting: list[tuple[float, int, int, Grown, Context]] = []  # (-value, order of finding, depth, node, its context)
-    num_found = 0
-
-    def find(context: Context, parent: int, value: float, depth: int) -> None:
-        nonlocal num_found
-        for token, confidence, after in expand(context, depth):
-            if confidence >= MIN_CONFIDENCE:
-                node = Grown(token, parent, min(confidence, 1.0))
-                heappush(waiting, (-value * node.confidence, num_found, depth, node, after))
-                num_found += 1
-
-    if num_nodes > 0 and max_depth > 0:
-        find(root, ROOT, 1.0, 0)
-    while waiting and len(tree) < num_nodes:
-        negative_value, _, depth, node, context = heappop(waiting)
-        tree.append(node)
-        if depth + 1 < max_depth and len(tree) < num_nodes:
-            find(context, len(tree) - 1, -negative_value, depth + 1)
-    return tree
+    growth = Growth(root, num_nodes, max_depth=max_depth)
+    while (place := growth.next) is not None:
+        growth.give(expand(place.context, place.depth))
+    return growth.tree
 
 
 def within_limits(

@@ -72,7 +72,7 @@ class ModelDrafter(TextDrafter):
 
     def begin(self, asks: Sequence[Ask] = ()) -> Search:
         """Answers to these asks in steps, for those who want nodes as they are found; they are numbered from 0."""
-        search = Search(self._reader, drafter=self.drafter, check=self._check_asks, max_expand=self._max_expand)
+        search = Search(self._reader, drafter=self.drafter, check=self._asked, max_expand=self._max_expand)
         search.add(asks)
         return search
 
@@ -80,10 +80,6 @@ class ModelDrafter(TextDrafter):
         """For each token committed since this was last asked, where the model had chosen one in that place itself:
         whether it had chosen this one. What it drafted for others to see has no part in it."""
         return self._reader.readings[self._text(sequence).sequence].take_agreed()
-
-    def _check_asks(self, asks: Sequence[Ask]) -> None:
-        """Refuses what makes no sense, as all drafters do it."""
-        super().propose(asks)
 
     def _opened(self, text: Text) -> None:
         self._reader.readings[text.sequence] = Reading(text, self._engine, max_depth=self._max_depth)

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from contracts.types import ROOT
 from engine.engine import Engine
 from engine.work import Draft, Drafted
-from workers.drafters.growth import Candidate
-from workers.drafters.model_growth import Growth
+from workers.drafters.growth import Candidate, Growth
 from workers.drafters.model_scores import Scored, scored
 from workers.drafters.text import Text
 

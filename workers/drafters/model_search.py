@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from contracts.types import DrafterId, DraftNode, SequenceId
 from workers.drafters.drafter import Ask
-from workers.drafters.model_growth import Growth
+from workers.drafters.growth import Growth
 from workers.drafters.model_reader import Reader
 from workers.drafters.model_reading import Path, Reading
 
@@ -74,7 +74,7 @@ class Search:
     """
 
     def __init__(
-        self, reader: Reader, *, drafter: DrafterId, check: Callable[[Sequence[Ask]], None], max_expand: int
+        self, reader: Reader, *, drafter: DrafterId, check: Callable[[Sequence[Ask]], object], max_expand: int
     ) -> None:
         self._reader, self._drafter, self._check, self._max_expand = reader, drafter, check, max_expand
         self._answers: list[_Answer] = []

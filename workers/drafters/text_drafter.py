@@ -80,15 +80,19 @@ class TextDrafter(ABC):
             self._grew(text, first, commit.logprobs)
 
     def propose(self, asks: Sequence[Ask]) -> list[tuple[DraftNode, ...]]:
-        texts = [self._text(ask.sequence) for ask in asks]
-        for ask in asks:
-            check_tokens(ask.below, self.vocab_size, f"the path below sequence {shown(ask.sequence)}")
-        return [self._nodes(text, ask) for text, ask in zip(texts, asks, strict=True)]
+        return [self._nodes(text, ask) for text, ask in zip(self._asked(asks), asks, strict=True)]
 
     def close(self, sequences: Sequence[SequenceId]) -> None:
         for text in self._texts_of(sequences):
             self._closed(text)
             del self._texts[text.sequence]
+
+    def _asked(self, asks: Sequence[Ask]) -> list[Text]:
+        """The texts of asks that all make sense."""
+        texts = [self._text(ask.sequence) for ask in asks]
+        for ask in asks:
+            check_tokens(ask.below, self.vocab_size, f"the path below sequence {shown(ask.sequence)}")
+        return texts
 
     def _nodes(self, text: Text, ask: Ask) -> tuple[DraftNode, ...]:
         if ask.num_nodes == 0:

@@ -1,4 +1,4 @@
-"""Growth in pieces makes the tree that growth at once makes, and knows where it will look."""
+"""Growth in pieces makes the best tree there is, and knows where it will look."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.drafters.growth import Candidate, grow
-from workers.drafters.model_growth import Growth
+from contracts.types import ROOT
+from workers.drafters.growth import MIN_CONFIDENCE, Candidate, Grown, Growth
 
 Path = tuple[int, ...]
 
@@ -19,10 +19,30 @@ def children(path: Path, seed: int) -> list[Candidate[Path]]:
     return [(token, rng.choice([0.5, 0.25, 0.125, 1e-9]), (*path, token)) for token in range(rng.randrange(4))]
 
 
+def best(seed: int, num_nodes: int, max_depth: int) -> list[Grown]:
+    """The plain way: of all children of the tree so far, again and again the one of highest value, found first."""
+    tree: list[Grown] = []
+    found: list[tuple[float, int, int, Path, float]] = []  # -value, order, parent, path, confidence
+
+    def look(parent: int, path: Path, value: float) -> None:
+        for token, confidence, _ in children(path, seed) if len(path) < max_depth else []:
+            if confidence >= MIN_CONFIDENCE:
+                found.append((-value * confidence, len(found), parent, (*path, token), confidence))
+
+    look(ROOT, (), 1.0)
+    taken: set[int] = set()
+    while len(tree) < num_nodes and len(taken) < len(found):
+        value, order, parent, path, confidence = min(each for each in found if each[1] not in taken)
+        taken.add(order)
+        tree.append(Grown(path[-1], parent, confidence))
+        look(len(tree) - 1, path, -value)
+    return tree
+
+
 @given(seed=st.integers(0, 2**32), num_nodes=st.integers(0, 20), max_depth=st.integers(-1, 6))
-def test_in_pieces_as_at_once(seed: int, num_nodes: int, max_depth: int) -> None:
+def test_it_is_the_best_tree_and_final_as_it_grows(seed: int, num_nodes: int, max_depth: int) -> None:
     start: Path = ()
-    whole = grow(start, lambda path, _: children(path, seed), num_nodes, max_depth=max_depth)
+    whole = best(seed, num_nodes, max_depth)
     growth = Growth(start, num_nodes, max_depth=max_depth)
     looked: list[Path] = []
     while growth.next is not None:
