@@ -160,6 +160,11 @@ class Scheduler:
         self.figures.recent.append((self.clock.now_s(), busy_s, self.figures.num_tokens - num_before))
         self._on_round(done, planned)
 
+    @property
+    def num_sent(self) -> int:
+        """Rounds that went out."""
+        return self._last_round
+
     def tick(self) -> float | None:
         """Does what has become possible; after how many seconds to be called again if nothing happens before."""
         self._admit()

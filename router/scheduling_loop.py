@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from router.scheduler import Scheduler
 
@@ -11,10 +12,12 @@ __all__ = ["SchedulingLoop"]
 
 
 class SchedulingLoop:
-    """`poke` after every event that the scheduler was told of."""
+    """`poke` after every event that the scheduler was told of. `on_tick` hears when a tick that sent a round began and
+    ended."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, *, on_tick: Callable[[float, float], None] | None = None) -> None:
         self.scheduler = scheduler
+        self._on_tick = on_tick or (lambda began_s, ended_s: None)
         self.busy_s = 0.0
         """CPU time that ticks took since the start."""
         self._is_due = False
@@ -31,8 +34,11 @@ class SchedulingLoop:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        began_s = time.thread_time()
+        began_s, wall_s = time.thread_time(), self.scheduler.clock.wall_s()
+        num_sent = self.scheduler.num_sent
         after_s = self.scheduler.tick()
         self.busy_s += time.thread_time() - began_s
+        if self.scheduler.num_sent > num_sent:
+            self._on_tick(wall_s, self.scheduler.clock.wall_s())
         if after_s is not None:
             self._timer = asyncio.get_running_loop().call_later(after_s, self._tick)

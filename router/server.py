@@ -82,7 +82,7 @@ async def run_router(
         max_running=max_running,
         on_round=timeline.verified,
     )
-    loop = SchedulingLoop(scheduler)
+    loop = SchedulingLoop(scheduler, on_tick=timeline.ticked)
     front = Front(scheduler, loop, clock, limits)
     fleet = FleetService("router", scheduler, loop, front, timeline)
     server = grpc.aio.server(options=_OPTIONS)

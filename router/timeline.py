@@ -66,6 +66,10 @@ class Timeline:
             )
         )
 
+    def ticked(self, began_s: float, ended_s: float) -> None:
+        """The router made a round."""
+        self._add(Span(process="router", name="plan", began_s=began_s, ended_s=ended_s))
+
     async def watch(self) -> AsyncIterator[list[Span]]:
         """Spans as they end, as many at a time as there are."""
         queue: asyncio.Queue[Span] = asyncio.Queue(maxsize=_MAX_BEHIND)
