@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from benchmarks.fleet import LocalFleet
 from contracts.errors import Internal, InvalidArgument
 from contracts.types import SamplingParams, SequenceId, StepReport, StopParams, Verdict
 from engine.load import LoadedEngine
+from engine.text.chat import ChatTemplate
 from engine.work import Verify
 
 __all__ = ["Generated", "Prompt", "StepStatistics", "generate", "opened_prompts", "read_prompts"]
@@ -22,10 +23,11 @@ __all__ = ["Generated", "Prompt", "StepStatistics", "generate", "opened_prompts"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """One record of a prompts file."""
+    """One record of a prompts file: a text, or messages of a chat."""
 
     id: str
-    prompt: str
+    prompt: str = ""
+    messages: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,7 +70,7 @@ class StepStatistics:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Records {"id", "prompt"}, one a line; a line that is something else is refused by its number."""
+    """Records {"id", "prompt"} or {"id", "messages"}, one a line; something else is refused by its line number."""
     prompts = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -78,17 +80,27 @@ def read_prompts(path: Path) -> list[Prompt]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            prompts.append(Prompt(id=str(record["id"]), prompt=record["prompt"]))
-            if not isinstance(record["prompt"], str) or not record["prompt"]:
-                raise TypeError("prompt is not a text")
-        except (ValueError, KeyError, TypeError) as error:
+            prompts.append(_prompt_of(json.loads(line), number))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidArgument(
-                f'{path} line {number} must be a record {{"id": ..., "prompt": "text"}}, got {line[:80]!r}'
+                f'{path} line {number} must be a record {{"id": ..., "prompt": "text"}}, or have "messages" for '
+                f'"prompt"; got {line[:80]!r}'
             ) from error
     if not prompts:
         raise InvalidArgument(f"{path} holds no prompts")
     return prompts
+
+
+def _prompt_of(record: Mapping[str, Any], number: int) -> Prompt:
+    name = str(record.get("id", number))
+    if "messages" in record:
+        messages = tuple({"role": str(each["role"]), "content": str(each["content"])} for each in record["messages"])
+        if not messages:
+            raise TypeError("no messages")
+        return Prompt(id=name, messages=messages)
+    if not isinstance(record["prompt"], str) or not record["prompt"]:
+        raise TypeError("prompt is not a text")
+    return Prompt(id=name, prompt=record["prompt"])
 
 
 @dataclass(slots=True)
@@ -154,7 +166,12 @@ def generate(
 
 def opened_prompts(loaded: LoadedEngine, prompts: Iterable[Prompt], stop: StopParams) -> list[tuple[Prompt, list[int]]]:
     """Every prompt as tokens; one that cannot fit is refused before any work is done."""
-    encoded = [(prompt, loaded.tokenizer.encode(prompt.prompt)) for prompt in prompts]
+    wanted = list(prompts)
+    chat = ChatTemplate.load(Path(loaded.config.model), loaded.tokenizer) if any(p.messages for p in wanted) else None
+    encoded = [
+        (prompt, chat.encode(prompt.messages) if chat and prompt.messages else loaded.tokenizer.encode(prompt.prompt))
+        for prompt in wanted
+    ]
     for prompt, tokens in encoded:
         if not tokens or len(tokens) + stop.max_tokens > loaded.engine.limits.max_context:
             raise InvalidArgument(

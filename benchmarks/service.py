@@ -198,10 +198,13 @@ async def _say(
     stub: inference_pb2_grpc.InferenceStub, prompt: Prompt, options: argparse.Namespace, room: asyncio.Semaphore
 ) -> tuple[tuple[int, ...], float]:
     request = pb.GenerateRequest(
-        prompt=prompt.prompt,
         sampling=types_pb2.Sampling(temperature=options.temperature, seed=1),
         stop=pb.Stop(max_tokens=options.max_tokens),
     )
+    if prompt.messages:
+        request.chat.messages.extend(pb.Chat.Message(**message) for message in prompt.messages)
+    else:
+        request.prompt = prompt.prompt
     async with room:
         began_s, first_s = time.perf_counter(), 0.0
         tokens: list[int] = []
@@ -244,9 +247,7 @@ def _disagreeing(turns: Sequence[Turn]) -> str | None:
 
 
 def _print_table(turns: Sequence[Turn], modes: Sequence[str]) -> None:
-    print(
-        "| requests | mode | tokens/s | times off | tokens a round | first token ms | router ms | idle | hidden |"
-    )
+    print("| requests | mode | tokens/s | times off | tokens a round | first token ms | router ms | idle | hidden |")
     print("|---|---|---|---|---|---|---|---|---|")
     for together in dict.fromkeys(turn.together for turn in turns):
         base = [turn.rate for turn in turns if (turn.mode, turn.together) == (modes[0], together)]
