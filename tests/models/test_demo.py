@@ -7,6 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from contracts.config import EngineConfig
+from contracts.types import SamplingParams, SequenceId, Verdict
+from engine.local_group import local_engine
+from engine.work import Verify
 from models.evaluate import TARGET, drafter_folders
 from models.generate import continue_prompts
 from models.hf_folder import load_network
@@ -55,10 +59,12 @@ def test_sizes_cards_and_tokenizer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", MEMBERS, ids=lambda folder: folder.name)
-def test_transformers_generates_the_same(folder: Path) -> None:
-    """Fifty test prompts, greedy, float32. A padded batch of ours against single prompts of theirs."""
+def test_transformers_and_the_engine_generate_the_same(folder: Path) -> None:
+    """Fifty test prompts, greedy, float32: a padded batch of the recipe's network, a flat one of the engine, single
+    prompts of transformers."""
     prompts = prompt_tokens()[:50]
     ours = continue_prompts(load_network(folder), prompts, max_new=MAX_NEW, end_id=END_ID)
+    assert engine_answers(folder, prompts) == ours
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for prompt, answer in zip(prompts, ours, strict=True):
         tokens = torch.tensor([prompt])
@@ -66,10 +72,31 @@ def test_transformers_generates_the_same(folder: Path) -> None:
         assert answer == found[0, len(prompt) :].tolist()
 
 
+def engine_answers(folder: Path, prompts: list[list[int]]) -> list[list[int]]:
+    config = EngineConfig(model=str(folder), dtype="float32", num_threads=1, kv_cache_bytes=2**28)
+    with local_engine(config) as loaded:
+        engine = loaded.engine
+        answers: dict[SequenceId, list[int]] = {}
+        for number, prompt in enumerate(prompts):
+            answers[SequenceId(str(number))] = []
+            engine.open(SequenceId(str(number)), prompt, SamplingParams())
+            while engine.num_pending(SequenceId(str(number))) > 1:
+                left = engine.num_pending(SequenceId(str(number))) - 1
+                engine.step([Verify(sequence=SequenceId(str(number)), num_pending=min(left, 512))])
+        running = set(answers)
+        for _ in range(MAX_NEW):
+            for outcome in engine.step([Verify(sequence=sequence) for sequence in sorted(running)]).outcomes:
+                assert isinstance(outcome, Verdict)
+                answers[outcome.sequence] += outcome.tokens
+                if outcome.tokens[-1] == END_ID:
+                    running.discard(outcome.sequence)
+        return list(answers.values())
+
+
 def test_inflated_target_gives_the_same_tokens(tmp_path: Path) -> None:
-    """At 60 M, so that it takes seconds; the benchmark's 300 M has the same construction."""
-    prompts = prompt_tokens()[:50]
-    inflate(DEMO / TARGET, tmp_path / "big", num_parameters=60_000_000)
+    """At 40 M, so that it takes seconds; the benchmark's 300 M has the same construction."""
+    prompts = prompt_tokens()[:16]
+    inflate(DEMO / TARGET, tmp_path / "big", num_parameters=40_000_000)
     small, big = (
         continue_prompts(load_network(folder), prompts, max_new=8, end_id=END_ID)
         for folder in (DEMO / TARGET, tmp_path / "big")
