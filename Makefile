@@ -14,13 +14,16 @@ PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13 python3
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check bench protos clean
+.PHONY: help setup serve test check bench protos clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) (pip index for torch; see README.md)"
 
 setup: $(STAMP)  ## Create .venv with everything the project needs (again after pyproject.toml changed)
+
+serve: setup  ## Start the fleet of fleet.yaml on this machine, until Ctrl-C
+	$(BIN)/python -m cluster up -c fleet.yaml
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest

@@ -1,0 +1,164 @@
+"""What is placed where, and what can be seen to be impossible before anything starts. Pure: machines are arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.config import DrafterConfig, EngineConfig, FleetConfig
+from contracts.config.names import NAME_HELP, is_name
+from contracts.errors import ConfigError, InvalidArgument, shown
+from engine.hub import is_hub_id
+
+__all__ = [
+    "VERIFIER",
+    "Node",
+    "Placement",
+    "drafter_placement",
+    "is_loopback",
+    "misfits",
+    "placements",
+    "with_models_found",
+]
+
+VERIFIER = "verifier"
+"""The name of the verifier group in the fleet, which no drafter can have."""
+
+_CPU, _GPU = "CPU", "GPU"
+_DEMO = Path("models/demo")
+_EPSILON = 1e-6  # amounts are fractions that were added up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One process of the fleet, and what its place must have.
+
+    The ranks of a verifier are children of one process (`engine/local_group.py`), which must see all their GPUs: so a
+    group is one placement, on one machine, and not one for each rank.
+    """
+
+    name: str
+    amounts: Mapping[str, float]
+    """By resource; CPU and GPU are two of them. None is zero."""
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One machine of a cluster: what of it is free, and what it is called."""
+
+    name: str
+    amounts: Mapping[str, float]
+    labels: Mapping[str, str]
+
+
+def placements(config: FleetConfig, *, has_gpus: bool, is_local: bool) -> list[Placement]:
+    """All of them, the verifier first: without it the others are of no use."""
+    if VERIFIER in config.drafters:
+        raise ConfigError(f"drafters has the name {VERIFIER!r}, which is the target's; it must be another name")
+    drafters = [drafter_placement(name, of, is_local=is_local) for name, of in config.drafters.items()]
+    return [_verifier_placement(config.engine, has_gpus=has_gpus), *drafters]
+
+
+def drafter_placement(name: str, config: DrafterConfig, *, is_local: bool) -> Placement:
+    """Labels and custom resources tell machines apart; where there is only one, it is the right one."""
+    if not is_name(name) or name == VERIFIER:
+        raise InvalidArgument(f"the drafter's name is {shown(name)}; it must be {NAME_HELP}, and not {VERIFIER!r}")
+    amounts = {_CPU: config.num_cpus, _GPU: config.num_gpus, **({} if is_local else config.resources)}
+    return Placement(name=name, amounts=_nonzero(amounts), labels={} if is_local else config.labels)
+
+
+def misfits(wanted: Sequence[Placement], nodes: Sequence[Node]) -> list[str]:
+    """Why these placements can never be on these nodes together; nothing where it cannot be ruled out.
+
+    Two reasons are certain: a placement for which no single node has enough, and a sum that is more than all nodes
+    have. Whether a fleet between these bounds can be packed is for Ray to find out.
+    """
+    have = "; ".join(f"{node.name} has {_shown_node(node)}" for node in nodes) or "there is no node"
+    alone = [
+        f"{placement.name} needs {_shown(placement)}, and no node has that ({have})"
+        for placement in wanted
+        if not any(_fits(placement, node) for node in nodes)
+    ]
+    return alone or [
+        f"all together need {needed:g} {name}, and all nodes together have {free:g} ({have})"
+        for name, needed, free in _sums(wanted, nodes)
+        if needed > free + _EPSILON
+    ]
+
+
+def with_models_found(config: FleetConfig, *, is_local: bool, is_folder: Callable[[Path], bool]) -> FleetConfig:
+    """The same fleet with absolute paths, so that it means the same in every process; or a ConfigError for all models
+    that are nowhere. What looks like a hub id is left to the node, and on a cluster also an absolute path, for its
+    machines have folders that this one has not.
+    """
+    engines = {"engine": config.engine}
+    engines |= {f"drafters.{name}.engine": of.engine for name, of in config.drafters.items() if of.engine is not None}
+    found, missing = dict[str, EngineConfig](), dict[str, str]()
+    for key, engine in engines.items():
+        path = Path(engine.model)
+        if is_folder(path):
+            found[key] = engine.model_copy(update={"model": str(path.absolute())})
+        elif is_hub_id(engine.model) or (path.is_absolute() and not is_local):
+            found[key] = engine
+        else:
+            missing[f"{key}.model"] = engine.model
+    if missing:
+        raise ConfigError(_missing(missing))
+    drafters = {
+        name: of.model_copy(update={"engine": found.get(f"drafters.{name}.engine")})
+        for name, of in config.drafters.items()
+    }
+    return config.model_copy(update={"engine": found["engine"], "drafters": drafters})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches this address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _missing(models: Mapping[str, str]) -> str:
+    said = ", ".join(f"{key} is {shown(model)}" for key, model in models.items())
+    hint = ""
+    if any(Path(model).is_relative_to(_DEMO) for model in models.values()):
+        hint = f"; the demo family is made by `python -m models.build --corpus DIR --out {_DEMO}`, see models/README.md"
+    return f"there is no such folder: {said}; a model must be a checkpoint folder or a hub id{hint}"
+
+
+def _verifier_placement(config: EngineConfig, *, has_gpus: bool) -> Placement:
+    """A GPU for each rank, or the CPUs that its threads keep busy; where the machine decides, one for each rank."""
+    uses_gpus = config.device == "cuda" or (config.device == "auto" and has_gpus)
+    threads = 1 if uses_gpus or config.num_threads == "auto" else config.num_threads
+    amounts = {_CPU: float(threads * config.tensor_parallel), _GPU: float(config.tensor_parallel if uses_gpus else 0)}
+    return Placement(name=VERIFIER, amounts=_nonzero(amounts), labels={})
+
+
+def _nonzero(amounts: Mapping[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in amounts.items() if amount > 0.0}
+
+
+def _fits(placement: Placement, node: Node) -> bool:
+    return placement.labels.items() <= node.labels.items() and all(
+        amount <= node.amounts.get(name, 0.0) + _EPSILON for name, amount in placement.amounts.items()
+    )
+
+
+def _sums(wanted: Sequence[Placement], nodes: Sequence[Node]) -> list[tuple[str, float, float]]:
+    names = dict.fromkeys(name for placement in wanted for name in placement.amounts)
+    return [
+        (name, sum(of.amounts.get(name, 0.0) for of in wanted), sum(of.amounts.get(name, 0.0) for of in nodes))
+        for name in names
+    ]
+
+
+def _shown(placement: Placement) -> str:
+    amounts = [f"{amount:g} {name}" for name, amount in placement.amounts.items()]
+    labels = [f"label {name}={value}" for name, value in placement.labels.items()]
+    return ", ".join([*amounts, *labels]) or "nothing"
+
+
+def _shown_node(node: Node) -> str:
+    amounts = [f"{amount:g} {name}" for name, amount in sorted(node.amounts.items())]
+    labels = [f"label {name}={value}" for name, value in sorted(node.labels.items())]
+    return ", ".join([*amounts, *labels]) or "nothing free"

@@ -1,0 +1,243 @@
+"""Everything that is said to Ray. The only file that imports it.
+
+Ray places processes, restarts them, and says when they die. A node never sees Ray: it is hosted by an actor, in the
+actor's own process, and talks to the router alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.hosting import Hosted, drafter, verifier
+from cluster.plan import VERIFIER, Node, Placement
+from contracts.config import DrafterConfig, EngineConfig
+from contracts.errors import AlreadyExists, InvalidArgument, Unavailable, shown
+
+__all__ = ["Actor", "Cluster", "Sighting"]
+
+_NAMESPACE = "specfleet"
+_WATCH_S = 30.0
+_CONNECT_S = 5.0
+_OBJECT_STORE_BYTES = 80 * 2**20  # no object of ours is ever in it; this is the least that Ray takes
+# Logical CPUs keep processes from crowding one of several machines. On the only one there is they would merely forbid
+# what the operating system does well, so there are as many as anyone may ask for.
+_LOCAL_CPUS = 100_000
+_NUM_CALLS = 4  # one waits for changes, the others are answered meanwhile
+
+
+class _Hosting:
+    """What both actors do. Their classes differ in name alone, for that is what Ray's dashboard shows."""
+
+    _hosted: Hosted
+
+    def state(self, after: int) -> dict[str, Any]:
+        """How the node is, as soon as it is not as it was at version `after`; with the process that it lives in."""
+        return {**self._hosted.state(after=after, timeout_s=_WATCH_S).to_plain(), "pid": os.getpid()}
+
+    def leave(self) -> None:
+        """Tells the node to go."""
+        self._hosted.leave()
+
+    def end(self) -> None:
+        """Ends the process in a way that Ray takes for an accident, after which it starts another."""
+        os._exit(1)
+
+
+class Verifier(_Hosting):
+    def __init__(self, router: str, config: str) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        engine = EngineConfig.model_validate(json.loads(config))
+        self._hosted = Hosted(partial(verifier, VERIFIER, engine), router=router)
+
+
+class Drafter(_Hosting):
+    def __init__(self, router: str, name: str, config: str) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        of = DrafterConfig.model_validate(json.loads(config))
+        self._hosted = Hosted(partial(drafter, name, of), router=router)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """News of an actor: what its node turned to, or "lost" with its process, or "gone" for good."""
+
+    phase: str
+    reason: str = ""
+    pid: int = 0
+
+
+class Actor:
+    """One placed process and the news of it."""
+
+    def __init__(self, name: str, handle: Any, group: PlacementGroup | None) -> None:
+        self.name = name
+        self._handle, self._group = handle, group
+        self._pid, self._version = 0, -1
+        self.news: Any = self._handle.state.remote(-1)
+
+    def read(self) -> Sighting | None:
+        """What the news is, once it has come; asks for the next. Nothing when nothing has changed."""
+        try:
+            state = ray.get(self.news, timeout=0)
+        except RayActorError as error:
+            self._pid = 0
+            if isinstance(error, ActorDiedError):
+                self.news = None
+                return Sighting(phase="gone", reason=_one_line(error))
+            self.news = self._handle.state.remote(-1)
+            return Sighting(phase="lost")
+        is_new = state["pid"] != self._pid or state["version"] != self._version
+        self._pid, self._version = state["pid"], state["version"]
+        self.news = self._handle.state.remote(self._version)
+        return Sighting(phase=state["phase"], reason=state["reason"], pid=state["pid"]) if is_new else None
+
+    def leave(self) -> None:
+        """Tells its node to go; that it has gone will be news."""
+        self._handle.leave.remote()
+
+    def restart(self) -> None:
+        """Ends its process, so that Ray starts another."""
+        self._handle.end.remote()
+
+    def remove(self) -> None:
+        """Ends it for good and gives up its place."""
+        ray.kill(self._handle, no_restart=True)
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+
+class Cluster:
+    """A Ray: one of our own on this machine, or one that is there already."""
+
+    def __init__(self, context: Any) -> None:
+        info: Mapping[str, Any] = context.address_info
+        self.address = str(info["address"])
+        self.dashboard = f"http://{info['webui_url']}" if info.get("webui_url") else ""
+        self.logs = str(info.get("session_dir", "")) and f"{info['session_dir']}/logs"
+        self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        """This machine's address in the cluster."""
+
+    @classmethod
+    def local(cls, *, folder: Path, has_dashboard: bool) -> Cluster:
+        """Starts one whose every port is on the loopback, and which ends with this process, however that ends."""
+        return cls(
+            ray.init(
+                address="local",
+                namespace=_NAMESPACE,
+                num_cpus=_LOCAL_CPUS,
+                include_dashboard=has_dashboard,
+                dashboard_host="127.0.0.1",
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(folder),
+            )
+        )
+
+    @classmethod
+    def existing(cls, address: str) -> Cluster:
+        """Joins the one at this address. Ray itself would look for it for minutes."""
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise InvalidArgument(f"--address is {shown(address)}; it must be host:port of a Ray cluster's head")
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+            context = ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        except (RayError, OSError, OverflowError, ValueError, RuntimeError) as error:
+            raise Unavailable(
+                f"no Ray cluster answers at {shown(address)}: {_one_line(error)}; it must be host:port of one that "
+                "runs, or be left out to start one here"
+            ) from error
+        return cls(context)
+
+    def nodes(self) -> list[Node]:
+        """The machines that are up, and all that they have, in use or not."""
+        return [
+            Node(
+                name=node["NodeManagerAddress"],
+                amounts={name: of for name, of in node["Resources"].items() if _is_for_placing(name)},
+                labels={name: of for name, of in node.get("Labels", {}).items() if name != "ray.io/node-id"},
+            )
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
+            if node["Alive"]
+        ]
+
+    def free(self) -> Mapping[str, float]:
+        """What all machines together have free."""
+        free: Mapping[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        return {name: amount for name, amount in free.items() if _is_for_placing(name)}
+
+    def place_verifier(self, placement: Placement, config: EngineConfig, *, router: str) -> Actor:
+        """The verifier group. Its place stays its own while Ray restarts it."""
+        group = placement_group([dict(placement.amounts)], strategy="STRICT_PACK", name=VERIFIER)
+        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+        made = self._options(Verifier, placement, scheduling_strategy=strategy)
+        return _actor(VERIFIER, partial(made.remote, router, config.model_dump_json()), group)
+
+    def place_drafter(self, placement: Placement, config: DrafterConfig, *, router: str) -> Actor:
+        """A drafter, wherever there is room for it."""
+        made = self._options(Drafter, placement, label_selector=dict(placement.labels))
+        return _actor(placement.name, partial(made.remote, router, placement.name, config.model_dump_json()), None)
+
+    def news(self, actors: Sequence[Actor], *, timeout_s: float) -> list[Actor]:
+        """Those with news, as soon as there are any, or none when the time is up."""
+        awaited = {actor.news: actor for actor in actors if actor.news is not None}
+        if not awaited:
+            time.sleep(timeout_s)
+            return []
+        ready, _ = ray.wait(list(awaited), num_returns=1, timeout=timeout_s)
+        if ready:  # and now all of them
+            ready, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
+        return [awaited[news] for news in ready]
+
+    def shut_down(self) -> None:
+        """Ends what this process placed, and the Ray itself if it is our own."""
+        ray.shutdown()
+
+    @staticmethod
+    def _options(kind: type[_Hosting], placement: Placement, **more: Any) -> Any:
+        others = {name: amount for name, amount in placement.amounts.items() if name not in ("CPU", "GPU")}
+        return ray.remote(kind).options(
+            name=placement.name,
+            num_cpus=placement.amounts.get("CPU", 0.0),
+            num_gpus=placement.amounts.get("GPU", 0.0),
+            resources=others,
+            max_restarts=-1,
+            max_concurrency=_NUM_CALLS,
+            **more,
+        )
+
+
+def _actor(name: str, make: Any, group: PlacementGroup | None) -> Actor:
+    try:
+        return Actor(name, make(), group)
+    except ValueError as error:  # what Ray says of a name that is taken
+        if group is not None:
+            remove_placement_group(group)
+        raise AlreadyExists(
+            f"the cluster has an actor {name} in namespace {_NAMESPACE} already: another fleet runs on it"
+        ) from error
+
+
+def _is_for_placing(name: str) -> bool:
+    """Not Ray's own: a node's name as a resource, and memory, of which we claim none."""
+    return not name.startswith("node:") and name not in ("memory", "object_store_memory")
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,267 @@
+"""A fleet while it runs: what every process of it does, what is started again and when, and what is said about it.
+
+Ray restarts a process that dies. What the supervisor adds: pauses for a node that fails again and again, an end to it
+when a node was refused, because it would be refused again, and commands that add and remove drafters.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import ValidationError
+
+from cluster.backoff import Backoff
+from cluster.child import Child
+from cluster.control import Command
+from cluster.plan import VERIFIER, Placement, drafter_placement, misfits
+from cluster.ray_api import Actor, Cluster, Sighting
+from cluster.router_face import joined
+from contracts.clock import Clock
+from contracts.config import DrafterConfig, EngineConfig
+from contracts.errors import AlreadyExists, InvalidArgument, NotFound, SpecfleetError, Unavailable, shown
+from specfleet.admin import Admin
+
+__all__ = ["Supervisor"]
+
+_PLACING_S = 10.0  # after which it is worth saying that something has no place
+_LEAVE_S = 5.0
+
+Phase = Literal["placing", "loading", "serving", "joined", "lost", "failed", "refused", "leaving"]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Worker:
+    """One process of the fleet."""
+
+    placement: Placement
+    place: Callable[[], Actor]
+    actor: Actor
+    since_s: float
+    phase: Phase = "placing"
+    reason: str = ""
+    pid: int = 0
+    again_s: float | None = None
+    """When it is started again, if that is for the supervisor to do; or removed, if it leaves."""
+    backoff: Backoff = field(default_factory=Backoff)
+    answer: Future[str] | None = None
+    """To whoever ordered it to come or to go."""
+
+
+class Supervisor:
+    """See the module. `tick` does what is to be done."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        router: Child,
+        others: Iterable[Child],
+        admin: Admin,
+        dial: str,
+        is_local: bool,
+        say: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        self._cluster, self._router, self._others, self._admin = cluster, router, list(others), admin
+        self._dial, self._is_local, self._say, self._clock = dial, is_local, say, clock
+        self._workers: dict[str, _Worker] = {}
+
+    # The fleet
+
+    def start_verifier(self, placement: Placement, config: EngineConfig) -> None:
+        """Places the verifier group."""
+        self._start(placement, lambda: self._cluster.place_verifier(placement, config, router=self._dial))
+
+    def start_drafter(self, placement: Placement, config: DrafterConfig, answer: Future[str] | None = None) -> None:
+        """Places a drafter."""
+        self._start(placement, lambda: self._cluster.place_drafter(placement, config, router=self._dial), answer)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all have joined, but for drafters that were refused: the fleet does without."""
+        phases = {name: worker.phase for name, worker in self._workers.items()}
+        return phases.get(VERIFIER) == "joined" and set(phases.values()) <= {"joined", "refused"}
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Who was refused, and why."""
+        return {name: worker.reason for name, worker in self._workers.items() if worker.phase == "refused"}
+
+    @property
+    def awaited(self) -> list[str]:
+        """Who has not joined yet, and what it does."""
+        return [
+            f"{name} ({worker.phase})"
+            for name, worker in self._workers.items()
+            if worker.phase not in ("joined", "refused")
+        ]
+
+    # What happens
+
+    def tick(self, timeout_s: float) -> None:
+        """Waits so long for news at most, and does all that is due."""
+        self._watch_children()
+        actors = {worker.actor: worker for worker in self._workers.values()}
+        for actor in self._cluster.news(list(actors), timeout_s=timeout_s):
+            if (sighting := actor.read()) is not None:
+                self._see(actors[actor], sighting)
+        self._see_who_joined()
+        for worker in list(self._workers.values()):
+            self._do_what_is_due(worker)
+
+    def carry_out(self, commands: queue.SimpleQueue[Command]) -> bool:
+        """Begins what was ordered; whether the order was that the fleet should end."""
+        while not commands.empty():
+            command = commands.get()
+            if command.do == "down":
+                command.answer.set_result("the fleet is ending")
+                return True
+            try:
+                self._carry_out(command)
+            except SpecfleetError as error:
+                command.answer.set_exception(error)
+        return False
+
+    def _start(self, placement: Placement, place: Callable[[], Actor], answer: Future[str] | None = None) -> None:
+        self._workers[placement.name] = _Worker(
+            placement=placement, place=place, actor=place(), since_s=self._clock.now_s(), answer=answer
+        )
+
+    def _watch_children(self) -> None:
+        for child in self._others:
+            self._tell(child.watch())
+        if said := self._router.watch():
+            self._tell(said)
+            for worker in self._workers.values():
+                if worker.phase == "joined":  # and has to join again
+                    self._turn(worker, "serving")
+
+    def _tell(self, said: str) -> None:
+        if said:
+            self._say(said)
+
+    def _see(self, worker: _Worker, sighting: Sighting) -> None:
+        name = worker.placement.name
+        match sighting.phase:
+            case "loading" | "serving":
+                worker.pid = sighting.pid
+                if worker.phase != "leaving":
+                    self._turn(worker, "loading" if sighting.phase == "loading" else "serving")
+            case "left":
+                self._see_it_leave(worker)
+            case "refused":
+                self._turn(worker, "refused", sighting.reason)
+                self._say(f"{name} is refused, and stays so: {sighting.reason}")
+                self._answer(worker, InvalidArgument(sighting.reason))
+            case "lost":
+                self._say(f"{name} lost its process; Ray starts another")
+                self._turn(worker, "lost")
+            case _:  # failed in its process, or gone with it for good
+                delay_s = worker.backoff.delay_s(self._clock.now_s() - worker.since_s)
+                self._say(f"{name} failed: {sighting.reason}; starts again in {delay_s:.1f} s")
+                self._turn(worker, "failed" if sighting.phase == "failed" else "lost", sighting.reason)
+                worker.again_s = self._clock.now_s() + delay_s
+
+    def _see_it_leave(self, worker: _Worker) -> None:
+        name, was_ordered = worker.placement.name, worker.phase == "leaving"
+        self._remove(worker)
+        if was_ordered:
+            return
+        if name == VERIFIER:
+            self._say(f"{name} has left, as it was told to; nothing is generated until the fleet is started again")
+        else:
+            self._say(f"{name} has left, as it was told to; `python -m cluster add-drafter {name}` brings it back")
+
+    def _see_who_joined(self) -> None:
+        waiting = [worker for worker in self._workers.values() if worker.phase == "serving"]
+        if not waiting or (names := joined(self._admin)) is None:
+            return
+        for worker in waiting:
+            name = worker.placement.name
+            if name in names:
+                waited_s = self._clock.now_s() - worker.since_s
+                self._turn(worker, "joined")
+                self._say(f"{name} has joined, as process {worker.pid} ({waited_s:.1f} s)")
+                self._answer(worker, f"{name} has joined")
+
+    def _do_what_is_due(self, worker: _Worker) -> None:
+        now_s, name = self._clock.now_s(), worker.placement.name
+        if worker.again_s is not None and now_s >= worker.again_s:
+            worker.again_s = None
+            if worker.phase == "leaving":
+                self._remove(worker)
+            elif worker.phase == "failed":
+                worker.actor.restart()
+            else:
+                worker.actor.remove()
+                worker.actor = worker.place()
+        elif worker.phase == "placing" and worker.again_s is None and now_s >= worker.since_s + _PLACING_S:
+            worker.since_s = now_s
+            free = ", ".join(f"{amount:g} {of}" for of, amount in sorted(self._cluster.free().items())) or "nothing"
+            need = ", ".join(f"{amount:g} {of}" for of, amount in worker.placement.amounts.items())
+            self._say(f"{name} waits for a place with {need}; all nodes together have {free} free")
+
+    # What was ordered
+
+    def _carry_out(self, command: Command) -> None:
+        match command.do:
+            case "add-drafter":
+                self._add(command)
+            case "remove-drafter":
+                worker = self._workers.get(command.name)
+                if worker is None or command.name == VERIFIER:
+                    known = ", ".join(name for name in self._workers if name != VERIFIER) or "none"
+                    raise NotFound(f"the fleet has no drafter {shown(command.name)}; its drafters are {known}")
+                self._answer(worker, Unavailable(f"{command.name} is removed"))
+                worker.answer = command.answer
+                self._send_away(worker)
+            case _:
+                raise InvalidArgument(f"the command is {shown(command.do)}; it must be one that this fleet knows")
+
+    def _add(self, command: Command) -> None:
+        if command.name in self._workers:
+            raise AlreadyExists(f"the fleet has {shown(command.name)} already; remove it first")
+        try:
+            config = DrafterConfig.model_validate(command.config)
+        except ValidationError as error:
+            raise InvalidArgument(f"this is no drafter's configuration: {error.errors()[0]['msg']}") from error
+        placement = drafter_placement(command.name, config, is_local=self._is_local)
+        if reasons := misfits([placement], self._cluster.nodes()):
+            raise InvalidArgument("; ".join(reasons))
+        self.start_drafter(placement, config, command.answer)
+        self._say(f"{command.name} is added")
+
+    def _send_away(self, worker: _Worker) -> None:
+        """A node that works may finish its step; one that does not has nothing to finish."""
+        works = worker.phase in ("serving", "joined")
+        worker.phase, worker.again_s = "leaving", self._clock.now_s() + _LEAVE_S
+        if works:
+            worker.actor.leave()
+        else:
+            self._remove(worker)
+
+    def _remove(self, worker: _Worker) -> None:
+        name = worker.placement.name
+        worker.actor.remove()
+        del self._workers[name]
+        if worker.phase == "leaving":
+            self._say(f"{name} is removed")
+        self._answer(worker, f"{name} is removed")
+
+    def _answer(self, worker: _Worker, answer: str | SpecfleetError) -> None:
+        if worker.answer is None:
+            return
+        if isinstance(answer, str):
+            worker.answer.set_result(answer)
+        else:
+            worker.answer.set_exception(answer)
+        worker.answer = None
+
+    def _turn(self, worker: _Worker, phase: Phase, reason: str = "") -> None:
+        if worker.phase == "joined" or phase in ("joined", "lost", "failed"):
+            worker.since_s = self._clock.now_s()
+        worker.phase, worker.reason = phase, reason

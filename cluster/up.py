@@ -1,0 +1,270 @@
+"""`python -m cluster up`: from a YAML file to a running fleet, until it is told to end."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from cluster.child import Child
+from cluster.control import Command, commands
+from cluster.descendants import adopt_orphans, end_orphans
+from cluster.ending import Ending
+from cluster.home import Home, Record, state_folder
+from cluster.plan import VERIFIER, is_loopback, misfits, placements, with_models_found
+from cluster.ray_settings import settle_environment
+from cluster.router_face import joined, with_ports
+from cluster.store import answers, embedded_store, embedded_url
+from contracts.clock import Clock, SystemClock
+from contracts.config import FleetConfig, load_config
+from contracts.errors import ConfigError, InvalidArgument, Unavailable
+from specfleet.admin import Admin
+
+if TYPE_CHECKING:
+    from cluster.ray_api import Cluster
+    from cluster.supervisor import Supervisor
+
+__all__ = ["up"]
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+_TICK_S = 0.5
+_ANSWER_S = 30.0
+_STOP_ROUTER_S, _STOP_STORE_S, _ORPHANS_S = 5.0, 10.0, 3.0
+_POLL_S = 0.05
+_STILL_S = 20.0  # after which it is worth saying what is still missing
+_ANY_HOST = ("0.0.0.0", "::")
+
+
+class Stopped(Exception):
+    """The fleet was told to end before it was ready."""
+
+
+def up(config_file: Path, *, address: str | None, has_dashboard: bool) -> int:
+    """Starts the fleet of this file, and keeps it running until told to end; the exit status.
+
+    Everything that can be seen to be wrong is refused before the first process is started.
+    """
+    clock = SystemClock()
+    say = _sayer(clock)
+    ending = Ending(say)
+    ending.listen()
+    config = load_config(config_file)
+    config = with_models_found(config, is_local=address is None, is_folder=Path.is_dir)
+    placements(config, has_gpus=False, is_local=address is None)  # for what it refuses
+    with Home(state_folder()) as home, ExitStack() as stack:
+        stack.push(partial(_show_logs, home, say))
+        config = config.model_copy(update={"router": with_ports(config.router)})
+        fleet = _Fleet(config, home, say, ending, clock, is_local=address is None)
+        try:
+            fleet.start(stack, address=address, has_dashboard=has_dashboard)
+            fleet.run()
+        except Stopped:
+            say("ended before it was ready")
+    say("ended")
+    return 0
+
+
+class _Fleet:
+    """The phases of one fleet. What each starts is ended by the stack, in the reverse order."""
+
+    def __init__(
+        self,
+        config: FleetConfig,
+        home: Home,
+        say: Callable[[str], None],
+        ending: Ending,
+        clock: Clock,
+        *,
+        is_local: bool,
+    ) -> None:
+        self._config, self._home, self._say, self._ending, self._clock = config, home, say, ending, clock
+        self._is_local = is_local
+        self._socket = home.run / "control.sock"
+        self._cluster: Cluster
+        self._supervisor: Supervisor
+        self._commands: queue.SimpleQueue[Command]
+        self._grpc = f"{_reached(config.router.host)}:{config.router.grpc_port}"
+        self._http = f"http://{_reached(config.router.host)}:{config.router.http_port}"
+
+    def start(self, stack: ExitStack, *, address: str | None, has_dashboard: bool) -> None:
+        """Store, router, Ray, workers; what takes long is under way while the next begins."""
+        stack.callback(end_orphans, _ORPHANS_S)
+        others = self._start_store(stack)
+        router = self._start_router(stack)
+        self._start_ray(stack, address, has_dashboard=has_dashboard)
+        wanted = placements(self._config, has_gpus=self._has_gpus(), is_local=self._is_local)
+        if reasons := misfits(wanted, self._cluster.nodes()):
+            raise Unavailable(f"the fleet cannot be placed: {'; '.join(reasons)}")
+        admin = stack.enter_context(Admin(self._grpc, timeout_s=1.0))
+        self._await_router(router, admin)
+        from cluster.supervisor import Supervisor  # here, for it loads Ray
+
+        self._supervisor = Supervisor(
+            cluster=self._cluster,
+            router=router,
+            others=others,
+            admin=admin,
+            dial=self._dial(),
+            is_local=self._is_local,
+            say=self._say,
+            clock=self._clock,
+        )
+        self._supervisor.start_verifier(wanted[0], self._config.engine)
+        for placement in wanted[1:]:
+            self._supervisor.start_drafter(placement, self._config.drafters[placement.name])
+        self._commands = stack.enter_context(commands(self._socket))
+        self._home.write(self._record())
+
+    def run(self) -> None:
+        """Until the fleet is ready, and then until it is told to end."""
+        self._await_ready()
+        self._print_ready()
+        while not self._ending.is_wanted:
+            self._tick()
+
+    # Phases
+
+    def _start_store(self, stack: ExitStack) -> list[Child]:
+        url = self._config.store.url
+        if url == "memory":
+            self._say("store: memory; nothing outlives the router")
+            return []
+        if url != "embedded":
+            if not answers(url):
+                raise Unavailable("the store does not answer; store.url must lead to a Redis or Valkey that runs")
+            self._say("store: the one at store.url answers")
+            return []
+        log, data = self._home.logs / "store.log", self._home.state / "store"
+        store = embedded_store(self._home.run, data, log=log, clock=self._clock)
+        store.start()
+        stack.callback(store.stop, _STOP_STORE_S)
+        self._until(store, lambda: answers(embedded_url(self._home.run)))
+        self._say(f"store: Valkey, its data in {data}")
+        return [store]
+
+    def _start_router(self, stack: ExitStack) -> Child:
+        file = self._home.run / "fleet.yaml"
+        file.write_text(yaml.safe_dump(self._config.model_dump(mode="json", exclude_none=True)))
+        command = [sys.executable, "-m", "router", "--config", str(file)]
+        router = Child("router", command, folder=CHECKOUT, log=self._home.logs / "router.log", clock=self._clock)
+        router.start()
+        stack.callback(router.stop, _STOP_ROUTER_S)
+        return router
+
+    def _start_ray(self, stack: ExitStack, address: str | None, *, has_dashboard: bool) -> None:
+        self._check_ending()
+        settle_environment(is_local=self._is_local)
+        from cluster.ray_api import Cluster  # here, for it loads Ray, which reads the environment once
+
+        try:
+            if address is None:
+                self._cluster = Cluster.local(folder=self._home.run / "ray", has_dashboard=has_dashboard)
+            else:
+                self._cluster = Cluster.existing(address)
+        except SystemExit:  # Ray's own answer to SIGTERM while it starts; it has ended its processes
+            raise Stopped from None
+        finally:
+            self._ending.listen()
+        stack.callback(self._end_ray)
+        self._say(f"Ray: {self._cluster.address}, {len(self._cluster.nodes())} nodes")
+        self._check_ending()
+
+    def _end_ray(self) -> None:
+        adopt_orphans()
+        self._cluster.shut_down()
+
+    def _await_router(self, router: Child, admin: Admin) -> None:
+        self._until(router, lambda: joined(admin) is not None)
+        self._say(f"router: gRPC at {self._grpc}, HTTP at {self._http}")
+
+    def _await_ready(self) -> None:
+        said_s = self._clock.now_s()
+        while not self._supervisor.is_ready:
+            self._tick()
+            self._check_ending()
+            if VERIFIER in self._supervisor.refused:
+                raise InvalidArgument(self._supervisor.refused[VERIFIER])
+            if self._clock.now_s() > said_s + _STILL_S:
+                said_s = self._clock.now_s()
+                self._say(f"still waiting for {', '.join(self._supervisor.awaited)}")
+
+    def _print_ready(self) -> None:
+        without = "".join(f", without {name}, which was refused" for name in self._supervisor.refused)
+        self._say(f"READY{without}")
+        program = os.path.relpath(Path(sys.prefix) / "bin" / "specfleet")
+        try_it = f'{program} generate "SELECT name FROM" --address {self._grpc}'
+        lines = {"gRPC": self._grpc, "HTTP": f"{self._http}/v1", "dashboard": self._cluster.dashboard}
+        lines |= {"logs": f"{self._home.logs}, {self._cluster.logs}", "try": try_it, "end": "Ctrl-C"}
+        for name, value in lines.items():
+            if value:
+                print(f"  {name:<10} {value}", flush=True)
+
+    # Parts of them
+
+    def _tick(self) -> None:
+        self._supervisor.tick(_TICK_S)
+        if self._supervisor.carry_out(self._commands):
+            self._ending.is_wanted = True
+
+    def _until(self, child: Child, is_found: Callable[[], bool]) -> None:
+        """Waits for what a child should bring about; Unavailable when it ends, or takes too long."""
+        deadline_s = self._clock.now_s() + _ANSWER_S
+        while not is_found():
+            self._check_ending()
+            if (status := child.ended()) is not None:
+                raise Unavailable(f"{child.name} ended with status {status}: {child.last_words()}")
+            if self._clock.now_s() > deadline_s:
+                raise Unavailable(f"{child.name} did not answer within {_ANSWER_S:.0f} s: {child.last_words()}")
+            time.sleep(_POLL_S)
+
+    def _check_ending(self) -> None:
+        if self._ending.is_wanted:
+            raise Stopped
+
+    def _has_gpus(self) -> bool:
+        return any(node.amounts.get("GPU", 0.0) > 0.0 for node in self._cluster.nodes())
+
+    def _dial(self) -> str:
+        """Where workers find the router, which on a cluster has to be an address that other machines reach."""
+        host, others = self._config.router.host, [node.name for node in self._cluster.nodes()]
+        here = self._cluster.host
+        if is_loopback(host) and any(name != here for name in others):
+            raise ConfigError(
+                f"router.host is {host!r}, and the cluster has other machines than this one ({', '.join(others)}); it "
+                f"must be an address of this machine that they reach, such as {here!r}"
+            )
+        return f"{here if host in _ANY_HOST else host}:{self._config.router.grpc_port}"
+
+    def _record(self) -> Record:
+        return Record(
+            pid=os.getpid(),
+            control=str(self._socket),
+            grpc=self._grpc,
+            http=self._http,
+            dashboard=self._cluster.dashboard,
+            ray=self._cluster.address,
+            is_local=self._is_local,
+        )
+
+
+def _show_logs(home: Home, say: Callable[[str], None], kind: type[BaseException] | None, *rest: object) -> None:
+    if kind is not None and home.has_logs:
+        say(f"logs are in {home.run}")
+
+
+def _reached(host: str) -> str:
+    """An address under which this machine reaches what listens at `host`."""
+    return "127.0.0.1" if host in _ANY_HOST else host
+
+
+def _sayer(clock: Clock) -> Callable[[str], None]:
+    began_s = clock.now_s()
+    return lambda text: print(f"{clock.now_s() - began_s:6.1f} s  {text}", flush=True)

@@ -1,0 +1,114 @@
+"""A node inside another process: how it is, and whether it is worth starting again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+
+import grpc
+import pytest
+
+from cluster.hosting import Hosted, HostedState, drafter
+from contracts.config import DrafterConfig
+from contracts.errors import CheckpointError, RankLost, SpecfleetError
+from specfleet.v1 import fleet_pb2
+from tests.workers.router_side import Refusal, RouterSide
+from workers.process import Worker
+
+LOOKUP = partial(drafter, "lookup", DrafterConfig(kind="prompt_lookup"))
+NOBODY = "127.0.0.1:1"
+
+
+def next_state(hosted: Hosted, state: HostedState) -> HostedState:
+    return hosted.state(after=state.version, timeout_s=60)
+
+
+def test_it_loads_serves_and_leaves_when_told() -> None:
+    async def run() -> None:
+        async with RouterSide() as router:
+            hosted = Hosted(LOOKUP, router=router.address)
+            peer = await router.joined()
+            assert peer.hello.drafter_hello.name == "lookup"
+            state = await asyncio.to_thread(hosted.state, after=0, timeout_s=60)
+            assert state.phase == "serving"
+            hosted.leave()
+            assert (await asyncio.to_thread(next_state, hosted, state)).phase == "left"
+            hosted.leave()  # a second time does nothing
+            await asyncio.wait_for(peer.is_over.wait(), 60)
+
+    asyncio.run(run())
+
+
+def test_one_that_is_told_to_leave_while_it_loads_goes_when_it_has() -> None:
+    may_load = threading.Event()
+
+    @contextmanager
+    def slow() -> Iterator[Worker]:
+        may_load.wait(60)
+        with LOOKUP() as node:
+            yield node
+
+    hosted = Hosted(slow, router=NOBODY)
+    hosted.leave()
+    assert hosted.state(after=-1, timeout_s=60).phase == "loading"
+    may_load.set()
+    state = hosted.state(after=0, timeout_s=60)
+    while state.phase == "serving":
+        state = next_state(hosted, state)
+    assert state.phase == "left"
+
+
+def failing(error: Exception) -> Callable[[], AbstractContextManager[Worker]]:
+    def make() -> AbstractContextManager[Worker]:
+        raise error
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("error", "phase", "reason"),
+    [
+        (CheckpointError("no weights here"), "refused", "no weights here"),
+        (RankLost("rank 1 is lost", rank=1, waited_s=1.0), "failed", "rank 1 is lost"),
+        (ZeroDivisionError("division by zero"), "failed", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_can_never_work_is_told_from_what_may_work_again(error: Exception, phase: str, reason: str) -> None:
+    state = Hosted(failing(error), router=NOBODY).state(after=0, timeout_s=60)
+    assert (state.phase, state.reason) == (phase, reason)
+    assert state.to_plain() == {"version": 1, "phase": phase, "reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("code", "phase"),
+    [(grpc.StatusCode.INVALID_ARGUMENT, "refused"), (grpc.StatusCode.ALREADY_EXISTS, "failed")],
+)
+def test_a_name_that_is_taken_is_taken_by_a_predecessor_for_a_while(code: grpc.StatusCode, phase: str) -> None:
+    def judge(hello: fleet_pb2.FromWorker) -> Refusal | None:
+        return code, "not you"
+
+    async def run() -> None:
+        async with RouterSide(judge=judge) as router:
+            hosted = Hosted(LOOKUP, router=router.address)
+            state = await asyncio.to_thread(hosted.state, after=0, timeout_s=60)
+            while state.phase == "serving":
+                state = await asyncio.to_thread(next_state, hosted, state)
+            assert (state.phase, state.reason) == (phase, f"the router at {router.address} refused lookup: not you")
+
+    asyncio.run(run())
+
+
+def test_asking_takes_no_longer_than_allowed() -> None:
+    may_load = threading.Event()
+
+    def slow() -> AbstractContextManager[Worker]:
+        may_load.wait(60)
+        raise SpecfleetError("enough")
+
+    hosted = Hosted(slow, router=NOBODY)
+    assert hosted.state(after=0, timeout_s=0.01) == HostedState(version=0, phase="loading")
+    may_load.set()
+    assert hosted.state(after=0, timeout_s=60).phase == "failed"
