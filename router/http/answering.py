@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ __all__ = ["ChatForm", "CompletionForm", "Form", "stream", "whole"]
 _FINISH = {Reason.STOP: "stop", Reason.LENGTH: "length", Reason.CANCELLED: "stop", Reason.DEADLINE: "length"}
 
 
-class Form:
+class Form(ABC):
     """How one kind of completion spells its parts."""
 
     object: str
@@ -36,14 +37,17 @@ class Form:
         """What comes before any text of a choice."""
         return []
 
+    @abstractmethod
     def piece(self, text: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """A part of a stream."""
 
+    @abstractmethod
     def message(self, text: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """A whole answer."""
 
+    @abstractmethod
     def logprobs(self, tokens: Sequence[AnsweredToken]) -> dict[str, Any] | None:
-        raise NotImplementedError
+        """What was asked for of these tokens; None where nothing was."""
 
     def spell(self, token: int) -> str:
         """One token by itself."""
