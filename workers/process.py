@@ -85,7 +85,6 @@ def router_of(arguments: argparse.Namespace, config: FleetConfig) -> str:
 
 def run_worker(worker: Worker, *, router: str, credentials: grpc.ChannelCredentials | None = None) -> None:
     """Serves until a signal says otherwise."""
-    sys.setswitchinterval(_SWITCH_S)
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -103,6 +102,7 @@ async def serve(
 
     Whatever the end, the step at hand is finished and what it brought is sent, if there is still someone to send it to.
     """
+    sys.setswitchinterval(_SWITCH_S)
     inbox: Inbox[Arrival] = Inbox()
     link = Link(router=router, name=worker.name, hello=worker.hello, inbox=inbox, credentials=credentials)
     with ThreadPoolExecutor(1, thread_name_prefix=worker.name) as threads:

@@ -25,7 +25,8 @@ def started(program: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_asks_and_the_second_kills_all(number: signal.Signals) -> None:
     process = started(
-        "import subprocess, time; from cluster.ending import Ending\n"
+        "import signal, subprocess, time; from cluster.ending import Ending\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # tests may themselves run under nohup
         "ending = Ending(lambda text: print(text, flush=True)); ending.listen()\n"
         "subprocess.Popen(['sh', '-c', 'trap \"\" TERM INT HUP; sleep 1000 & wait']); print('here', flush=True)\n"
         "while True: time.sleep(0.01)"

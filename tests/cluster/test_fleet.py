@@ -144,7 +144,7 @@ def test_on_a_ray_that_is_there_already_what_cannot_be_placed_is_named(
     refused = command(tmp_path / "state", *arguments, **joined)
     assert refused.returncode == 1
     (logs,) = re.findall(r"logs are in (/tmp/specfleet-up-\S+)", refused.stdout)
-    assert "router serves" in Path(logs, "logs", "router.log").read_text(), "what could explain an error is kept"
+    assert Path(logs, "logs", "store.log").read_text(), "what could explain an error is kept"
     shutil.rmtree(logs)
     assert (
         "the fleet cannot be placed: small needs 1 CPU, label accelerator=none-that-exists, and no node has that "
