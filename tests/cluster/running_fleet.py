@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.engine.checkpoints import write_checkpoint
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 
 _ENGINE = "dtype: float32, device: cpu, num_threads: 1, kv_cache_bytes: 4MiB"
 CONFIG = """

@@ -20,6 +20,8 @@ from tests.cluster.running_fleet import PATIENCE_S, RunningFleet, command, runni
 NUM_LONG = 300
 """Tokens of an answer that takes long enough to lose a process in its midst."""
 
+pytestmark = pytest.mark.timeout(400)  # Ray may take its time where cores are busy; nothing here is about speed
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
