@@ -147,7 +147,7 @@ class Engine:
         `num_top` is how many candidates a proposal has; `hook` looks at the rows between layers (docs in LayerHook).
         """
         started_s = self._clock.now_s()
-        check_work(work, self._find, self.pool, self.limits)
+        self.check(work)
         check_looks(num_top, hook.layers if hook is not None else (), len(self.executor.weights.layers))
         builder = BatchBuilder()
         with contextlib.ExitStack() as undo:
@@ -169,6 +169,10 @@ class Engine:
             num_rows_pruned=output.num_rows_dropped,
         )
         return StepResult(outcomes=outcomes, report=report)
+
+    def check(self, work: Items[Work]) -> None:
+        """Refuses what `step` would refuse, and does nothing."""
+        check_work(work, self._find, self.pool, self.limits)
 
     def _pack(self, builder: BatchBuilder, sequence: Sequence, piece: Work) -> Span:
         num_pending = sequence.num_pending if piece.num_pending is None else piece.num_pending

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from contracts.errors import AlreadyExists, InvalidArgument
+from contracts.errors import AlreadyExists, DeadlineExceeded, InvalidArgument
 from contracts.types import DrafterId
 from router import wire
 from router.drafter_probe import DrafterProbes
@@ -23,16 +23,18 @@ from specfleet.v1 import fleet_pb2, fleet_pb2_grpc
 __all__ = ["FleetService", "WorkerStream"]
 
 _log = logging.getLogger(__name__)
+_HELLO_S = 10.0
 _MAX_QUEUED = 4096  # messages to one worker that does not read: it is as good as dead
 
 
 class WorkerStream:
     """What is to be sent to one worker. Sending never waits; a worker that does not read is given up."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_verifier: bool) -> None:
+        self.is_verifier = is_verifier
+        self.reader: asyncio.Task[None] | None = None
+        """Hears what the worker says."""
         self._queue: asyncio.Queue[fleet_pb2.ToWorker | None] = asyncio.Queue()
-        self.gone = asyncio.Event()
-        """Set once the worker is out of the fleet."""
 
     def put(self, message: fleet_pb2.ToWorker) -> None:
         if self._queue.qsize() >= _MAX_QUEUED:
@@ -79,9 +81,9 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     async def Join(
         self, messages: AsyncIterator[fleet_pb2.FromWorker], context: Any
     ) -> AsyncIterator[fleet_pb2.ToWorker]:
-        hello = await anext(messages)
-        await self._replace(hello)
-        stream = WorkerStream()
+        hello = await _first(messages)
+        stream = WorkerStream(is_verifier=hello.WhichOneof("message") == "verifier_hello")
+        self._replace(hello, stream)
         match hello.WhichOneof("message"):
             case "verifier_hello":
                 name, reading = self._admit_verifier(hello.verifier_hello, stream), self._read_verifier(messages)
@@ -92,7 +94,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                 raise InvalidArgument(f"a worker's first message is {other}; it says hello first")
         self.streams[name] = stream
         _log.info("%s joined", name)
-        reader = asyncio.create_task(self._read_all(reading, stream))
+        reader = stream.reader = asyncio.create_task(self._read_all(reading, stream))
         try:
             yield fleet_pb2.ToWorker(welcome=fleet_pb2.Welcome(router=self.name))
             async for message in stream.messages():
@@ -101,9 +103,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                 raise error
         finally:
             reader.cancel()
-            del self.streams[name]
-            self._left(hello, name)
-            stream.gone.set()
+            self._leave(name, stream)
 
     def drain(self, worker: str) -> list[str]:
         """Asks a worker to leave, or with an empty name all of them; their names."""
@@ -114,13 +114,20 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
 
     # Inside
 
-    async def _replace(self, hello: fleet_pb2.FromWorker) -> None:
-        """A worker that dials again may find its own last stream still there, whose end nobody has noticed yet."""
-        of = hello.verifier_hello if hello.WhichOneof("message") == "verifier_hello" else hello.drafter_hello
-        if (old := self.streams.get(of.name)) is not None:
-            _log.info("%s joined again; its last stream ends", of.name)
-            old.end()
-            await old.gone.wait()
+    def _replace(self, hello: fleet_pb2.FromWorker, stream: WorkerStream) -> None:
+        """A worker that dials again may find its own last stream still there, whose end nobody has noticed yet: that
+        one is not waited for, since its peer may never answer, and not heard any more.
+        """
+        name = hello.verifier_hello.name if stream.is_verifier else hello.drafter_hello.name
+        if (old := self.streams.get(name)) is None:
+            return
+        if old.is_verifier is not stream.is_verifier:
+            raise AlreadyExists(f"{name} is here already and is another kind of worker; give each a name of its own")
+        _log.info("%s joined again; its last stream ends", name)
+        if old.reader is not None:
+            old.reader.cancel()
+        old.end()
+        self._leave(name, old)
 
     def _admit_verifier(self, hello: fleet_pb2.VerifierHello, stream: WorkerStream) -> str:
         offer = wire.verifier_offer(hello)
@@ -181,15 +188,31 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             drafts = wire.drafts(message.drafts, offer.drafter, num_tokens=num_tokens)
             self.timeline.drafted(offer.drafter, drafts)
             self.scheduler.drafts(offer.drafter, drafts)
-            self.loop.poke()
+            if self.scheduler.is_idle:
+                self.loop.poke()
 
-    def _left(self, hello: fleet_pb2.FromWorker, name: str) -> None:
+    def _leave(self, name: str, stream: WorkerStream) -> None:
+        """Out of the fleet, unless it is already and another has its name now."""
+        if self.streams.get(name) is not stream:
+            return
+        del self.streams[name]
         _log.info("%s left", name)
-        if hello.WhichOneof("message") == "verifier_hello":
+        if stream.is_verifier:
             self.scheduler.verifier_left()
         else:
             self.scheduler.drafter_left(DrafterId(name))
         self.loop.poke()
+
+
+async def _first(messages: AsyncIterator[fleet_pb2.FromWorker]) -> fleet_pb2.FromWorker:
+    """What a stream begins with. One that says nothing is not kept."""
+    try:
+        async with asyncio.timeout(_HELLO_S):
+            return await anext(messages)
+    except StopAsyncIteration:
+        raise InvalidArgument("a worker ends its stream before its first message; it says hello first") from None
+    except TimeoutError:
+        raise DeadlineExceeded(f"a worker says nothing for {_HELLO_S:.0f} s; it says hello first") from None
 
 
 def _check_tokenizer(drafter: DrafterOffer, digest: str) -> None:

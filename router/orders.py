@@ -21,8 +21,10 @@ from contracts.types import (
     TokenLogprob,
     Verdict,
 )
+from speculation.sequel import Sequel, SequelPart
 
 __all__ = [
+    "Cached",
     "Draft",
     "DrafterLink",
     "DrafterOffer",
@@ -75,11 +77,12 @@ class RoundOrder:
 
 @dataclass(slots=True, kw_only=True)
 class VerifierOrders:
-    """One message to a verifier group: close, then open, then the round."""
+    """One message to a verifier group: close, then open, then the round, and what it may go on with after a round."""
 
     close: list[SequenceId] = field(default_factory=list)
     open: list[Opened] = field(default_factory=list)
     round: RoundOrder | None = None
+    sequel: Sequel | None = None
 
     def end(self, sequence: SequenceId) -> None:
         """Closes a sequence, or does not open it after all."""
@@ -87,6 +90,9 @@ class VerifierOrders:
         self.open = [opened for opened in self.open if opened.sequence != sequence]
         if len(self.open) == num_before:
             self.close.append(sequence)
+
+    def __bool__(self) -> bool:
+        return bool(self.close or self.open or self.round is not None or self.sequel is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +152,18 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cached:
+    """How many tokens of a sequence the prefix cache had when it was opened."""
+
+    sequence: SequenceId
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundDone:
     """What came of a round. An item with neither verdict nor failure was a chunk of a prompt. There is no report where
-    no item could be computed."""
+    no item could be computed. `cached` is about the sequences that were opened since the last round; `going_on` is what
+    the sequel of this round has begun with."""
 
     round: int
     verdicts: tuple[Verdict, ...]
@@ -156,6 +171,8 @@ class RoundDone:
     report: StepReport | None
     began_s: float
     num_free_blocks: int
+    cached: tuple[Cached, ...] = ()
+    going_on: tuple[SequelPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,12 +20,12 @@ from speculation.roster import Roster
 from speculation.tree_node import TreeNode
 from speculation.waiting import Due, wait_s
 
-__all__ = ["PlannedRound", "RoundMaker"]
+__all__ = ["LINK_S", "WORTHLESS", "PlannedRound", "RoundMaker"]
 
 _PATIENCE_S = 0.5  # how long a sequence that waits for its drafter waits at most
 _SOON_S = 0.0003  # when a draft is due that is late already
-_LINK_S = 0.0005  # message to a drafter and back
-_WORTHLESS = 0.02  # accepted tokens for which nobody waits
+LINK_S = 0.0005  # message to a drafter and back
+WORTHLESS = 0.02  # accepted tokens for which nobody waits
 _CHUNK_ROWS = 128  # of prompts in a round that others decode in: their next token should not come much later
 
 
@@ -139,13 +139,13 @@ class RoundMaker:
         step_s, agreement = self.roster.step_s(drafter), sequence.drafting.scores.score(drafter)
         depth = max((sequence.drafting.tree.depth(node) for node in ids), default=0)
         value = min(values, default=1.0)
-        late_s = now_s - (sequence.asked_s + _LINK_S + (depth + 1) * step_s)
+        late_s = now_s - (sequence.asked_s + LINK_S + (depth + 1) * step_s)
         # Something that should have been here long ago may not come at all.
         chance = 1.0 if late_s < 5 * step_s else 0.2
         due = []
         for ahead in range(1, min(sequence.max_draft, sequence.num_left - 1) - depth + 1):
             value *= agreement
-            if value < _WORTHLESS:
+            if value < WORTHLESS:
                 break
             in_s = max(_SOON_S, -late_s) + (ahead - 1) * step_s
             due.append(Due(in_s=in_s, tokens=value, num_rows=1, num_context=sequence.position, chance=chance))

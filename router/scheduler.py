@@ -7,12 +7,13 @@ and `tick` then does what has become possible. So the same code serves real work
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from contracts.clock import Clock
 from contracts.types import DrafterId, SequenceId, Verdict
 from router.drafter_pool import DrafterPool, opened
+from router.fair_queue import FairQueue
 from router.orders import (
     DrafterLink,
     DrafterOffer,
@@ -26,9 +27,11 @@ from router.orders import (
     VerifierOrders,
 )
 from router.rounds import PlannedRound, RoundMaker
+from router.sequels import PreparedRound, SequelMaker
 from router.sequence import RoutedSequence
 from speculation.cost import CostTable
 from speculation.roster import Roster
+from speculation.sequel import SequelPart
 
 __all__ = ["Scheduler", "SchedulerFigures"]
 
@@ -57,11 +60,14 @@ class _Verifier:
     offer: VerifierOffer
     link: VerifierLink
     rounds: RoundMaker
+    sequels: SequelMaker
     num_reserved_blocks: int = 0
     num_free_blocks: int = 0
     in_flight: PlannedRound | None = None
     round: int = 0
     sent_s: float = 0.0
+    sequel: PreparedRound | None = None
+    """What it may go on with after the round in flight, once that was said."""
 
 
 class Scheduler:
@@ -82,7 +88,7 @@ class Scheduler:
         self.max_running = max_running
         self.figures = SchedulerFigures()
         self.running: dict[SequenceId, RoutedSequence] = {}
-        self.waiting: deque[RoutedSequence] = deque()
+        self.waiting = FairQueue()
         self.verifier: _Verifier | None = None
         self._orders = VerifierOrders()
         self._last_round = 0
@@ -97,7 +103,10 @@ class Scheduler:
         for report in offer.probes:
             self.cost.observe(report)
         rounds = RoundMaker(self.clock, self.roster, self.cost, max_rows=offer.max_batch_rows)
-        self.verifier = _Verifier(offer=offer, link=link, rounds=rounds, num_free_blocks=offer.num_blocks)
+        sequels = SequelMaker(self.clock, self.roster, self.cost, max_rows=offer.max_batch_rows)
+        self.verifier = _Verifier(
+            offer=offer, link=link, rounds=rounds, sequels=sequels, num_free_blocks=offer.num_blocks
+        )
         self._orders = VerifierOrders()
         for sequence in self.running.values():
             self._orders.open.append(self._opened(sequence))
@@ -119,14 +128,11 @@ class Scheduler:
 
     def submit(self, sequence: RoutedSequence) -> None:
         """A new sequence; it runs as soon as there is room."""
-        place = len(self.waiting)
-        while place and self.waiting[place - 1].priority < sequence.priority:
-            place -= 1
-        self.waiting.insert(place, sequence)
+        self.waiting.push(sequence)
 
     def cancel(self, sequence: SequenceId) -> None:
         """Nobody wants it any more. A round that it is in brings nothing for it."""
-        self.waiting = deque(other for other in self.waiting if other.id != sequence)
+        self.waiting.discard(sequence)
         if (found := self.running.get(sequence)) is not None:
             self._end(found)
 
@@ -141,9 +147,14 @@ class Scheduler:
             self.figures.num_stale += 1
             return
         planned, verifier.in_flight = verifier.in_flight, None
+        prepared, verifier.sequel = verifier.sequel, None
         verifier.num_free_blocks = done.num_free_blocks
         if done.report is not None:
             self.cost.observe(done.report)
+        for cached in done.cached:
+            # What it finds when it opens a sequence again says nothing about what the client's prompt shared.
+            if (opened := self.running.get(cached.sequence)) is not None and opened.num_cached is None:
+                opened.num_cached = min(cached.num_tokens, opened.num_prompt)
         self.figures.num_rounds += 1
         num_before = self.figures.num_tokens
         verdicts = {verdict.sequence: verdict for verdict in done.verdicts}
@@ -156,21 +167,30 @@ class Scheduler:
                 self._settle(sequence, verdict)
             elif (failure := failures.get(sequence.id)) is not None:
                 self._failed(sequence, failure)
+        if done.going_on and prepared is not None:
+            self._goes_on(verifier, prepared, done.going_on)
         busy_s = done.report.elapsed_s if done.report is not None else 0.0
         self.figures.recent.append((self.clock.now_s(), busy_s, self.figures.num_tokens - num_before))
         self._on_round(done, planned)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether the verifier waits for the next round, so that every draft may be what it waits for."""
+        return self.verifier is not None and self.verifier.in_flight is None
+
+    @property
     def num_sent(self) -> int:
-        """Rounds that went out."""
+        """Rounds that were ordered, those that may follow on another included."""
         return self._last_round
 
     def tick(self) -> float | None:
         """Does what has become possible; after how many seconds to be called again if nothing happens before."""
         self._admit()
         after_s = self._start_round()
-        if self.verifier is not None and (self._orders.close or self._orders.open):
-            self._send(None)
+        if after_s is None:
+            after_s = self._prepare_sequel()
+        if self.verifier is not None and self._orders:
+            self._send()
         self.pool.flush()
         return after_s
 
@@ -183,11 +203,11 @@ class Scheduler:
         """Lets in those that wait, in their order, as long as the cache has room for all they may become."""
         verifier, num_before = self.verifier, len(self.running)
         while verifier is not None and self.waiting and len(self.running) < self.max_running:
-            sequence = self.waiting[0]
+            sequence = self.waiting.first()
             num_blocks = self._blocks(sequence)
             if verifier.num_reserved_blocks + num_blocks > verifier.offer.num_blocks and self.running:
                 break
-            self.waiting.popleft()
+            self.waiting.pop()
             verifier.num_reserved_blocks += num_blocks
             self.running[sequence.id] = sequence
             self._orders.open.append(self._opened(sequence))
@@ -206,22 +226,47 @@ class Scheduler:
         if not planned.items:
             return planned.wait_s or None
         self._last_round += 1
-        verifier.in_flight, verifier.round, verifier.sent_s = planned, self._last_round, self.clock.now_s()
+        self._orders.round = RoundOrder(round=self._last_round, items=planned.items)
+        self._begun(verifier, planned, self._last_round)
+        return None
+
+    def _begun(self, verifier: _Verifier, planned: PlannedRound, number: int) -> None:
+        verifier.in_flight, verifier.round, verifier.sent_s = planned, number, self.clock.now_s()
         for item, sequence in zip(planned.items, planned.sequences, strict=True):
             sequence.is_in_round = True
             sequence.num_sent = (
                 len(sequence.tokens) if item.num_pending is None else sequence.num_sent + item.num_pending
             )
-        self._send(RoundOrder(round=self._last_round, items=planned.items))
-        if self._last_round % _ROUTE_EVERY == 0:
+        if self.figures.num_rounds % _ROUTE_EVERY == 0:
             self._observe_load(verifier)
-            self._route(verifier)
+            self._needs_routing = True
+
+    def _prepare_sequel(self) -> float | None:
+        """Says what to go on with after the round in flight, when it is time; or after how many seconds that is."""
+        verifier = self.verifier
+        if verifier is None or verifier.in_flight is None or verifier.sequel is not None:
+            return None
+        planned = verifier.in_flight
+        if not verifier.sequels.is_possible(planned, self.running.values()):
+            return None
+        due_in_s = verifier.sequels.due_s(planned, verifier.sent_s) - self.clock.now_s()
+        if due_in_s > 0.0:
+            return due_in_s
+        self._last_round += 1
+        verifier.sequel = verifier.sequels.make(
+            planned, number=self._last_round, after=verifier.round, rate=self.tokens_per_s()
+        )
+        self._orders.sequel = verifier.sequel.sequel
         return None
 
-    def _send(self, order: RoundOrder | None) -> None:
+    def _goes_on(self, verifier: _Verifier, prepared: PreparedRound, parts: Sequence[SequelPart]) -> None:
+        """The verifier did as it was told, and computes the next round already."""
+        alive = [part for part in parts if part.sequence in self.running]
+        self._begun(verifier, prepared.planned(alive), prepared.sequel.round)
+
+    def _send(self) -> None:
         assert self.verifier is not None, "orders are gathered for a verifier that is there"
         orders, self._orders = self._orders, VerifierOrders()
-        orders.round = order
         self.verifier.link.send(orders)
 
     def _settle(self, sequence: RoutedSequence, verdict: Verdict) -> None:
@@ -297,6 +342,12 @@ class Scheduler:
         span_s = recent[-1][0] - recent[0][0]
         busy_s = sum(busy for _, busy, _ in list(recent)[1:])
         return min(max(1.0 - busy_s / span_s, 0.0), 1.0) if span_s > 0.0 else 0.0
+
+    def tokens_per_s(self) -> float:
+        """Of the recent rounds."""
+        recent = self.figures.recent
+        span_s = recent[-1][0] - recent[0][0] if len(recent) > 1 else 0.0
+        return sum(tokens for _, _, tokens in list(recent)[1:]) / span_s if span_s > 0.0 else 0.0
 
     def _count(self, num_checked: int, num_accepted: int, num_tokens: int) -> None:
         figures = self.figures

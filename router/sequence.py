@@ -90,6 +90,8 @@ class RoutedSequence:
     is_decoding: bool = False
     """Whether the target has decided a token in this epoch, so that a round is one row and the drafts."""
     is_in_round: bool = False
+    num_cached: int | None = None
+    """Prompt tokens that the verifier had in its prefix cache when the sequence began; None until it has said so."""
     asked_s: float = 0.0
     """When its drafters last heard of it."""
     finished_drafters: set[DrafterId] = field(default_factory=set)

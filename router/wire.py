@@ -23,6 +23,7 @@ from contracts.types import (
     Verdict,
 )
 from router.orders import (
+    Cached,
     Draft,
     DrafterOffer,
     DrafterOrders,
@@ -35,12 +36,15 @@ from router.orders import (
     VerifierOrders,
 )
 from specfleet.v1 import fleet_pb2, types_pb2
+from speculation.sequel import Sequel, SequelPart
 
 __all__ = [
     "drafter_offer",
     "drafter_work",
     "drafts",
+    "identity_of",
     "identity_to_wire",
+    "logprob_of",
     "logprob_to_wire",
     "round_done",
     "sampling_to_wire",
@@ -60,6 +64,8 @@ def verifier_work(orders: VerifierOrders) -> fleet_pb2.ToWorker:
     )
     if orders.round is not None:
         work.round.CopyFrom(_round(orders.round))
+    if orders.sequel is not None:
+        work.sequel.CopyFrom(_sequel(orders.sequel))
     return fleet_pb2.ToWorker(verifier_work=work)
 
 
@@ -102,14 +108,36 @@ def _round(order: RoundOrder) -> fleet_pb2.Round:
                 epoch=item.epoch,
                 position=item.position,
                 num_pending=item.num_pending,
-                nodes=[
-                    fleet_pb2.DraftNode(token=node.token, parent=node.parent, confidence=node.confidence)
-                    for node in item.nodes
-                ],
+                nodes=_nodes_to_wire(item.nodes),
                 masks=item.masks,
             )
         )
     return fleet_pb2.Round(round=order.round, items=items)
+
+
+def _sequel(sequel: Sequel) -> fleet_pb2.Sequel:
+    return fleet_pb2.Sequel(
+        round=sequel.round,
+        after=sequel.after,
+        items=[
+            fleet_pb2.Sequel.Item(
+                sequence=int(item.sequence),
+                epoch=item.epoch,
+                position=item.position,
+                nodes=_nodes_to_wire(item.nodes),
+                max_nodes=item.max_nodes,
+                num_left=item.num_left,
+            )
+            for item in sequel.items
+        ],
+        max_rows=sequel.max_rows,
+        min_value=sequel.min_value,
+        min_tokens=sequel.min_tokens,
+    )
+
+
+def _nodes_to_wire(nodes: Iterable[DraftNode]) -> list[fleet_pb2.DraftNode]:
+    return [fleet_pb2.DraftNode(token=node.token, parent=node.parent, confidence=node.confidence) for node in nodes]
 
 
 def _opening(opened: Opened) -> fleet_pb2.Opening:
@@ -169,7 +197,7 @@ def verifier_offer(hello: fleet_pb2.VerifierHello) -> VerifierOffer:
             raise InvalidArgument(f"the verifier's {name} is {getattr(hello, name)}; it is 1 or more")
     return VerifierOffer(
         name=hello.name or "verifier",
-        model=_identity(hello.model),
+        model=identity_of(hello.model),
         num_ranks=hello.num_ranks,
         max_context=hello.max_context,
         max_batch_rows=hello.max_batch_rows,
@@ -195,7 +223,7 @@ def drafter_offer(hello: fleet_pb2.DrafterHello) -> DrafterOffer:
     return DrafterOffer(
         drafter=DrafterId(hello.name),
         kind=hello.kind,
-        model=_identity(hello.model) if hello.HasField("model") else None,
+        model=identity_of(hello.model) if hello.HasField("model") else None,
         has_logits=hello.has_logits,
         num_logprobs=min(hello.num_logprobs, 64),
         capacity=hello.capacity,
@@ -222,6 +250,18 @@ def round_done(done: fleet_pb2.RoundDone) -> RoundDone:
         report=_report(done.report) if done.HasField("report") else None,
         began_s=done.began_s,
         num_free_blocks=done.num_free_blocks,
+        cached=tuple(
+            Cached(sequence=SequenceId(str(cached.sequence)), num_tokens=cached.num_tokens) for cached in done.cached
+        ),
+        going_on=tuple(
+            SequelPart(
+                sequence=SequenceId(str(going.sequence)),
+                epoch=Epoch(going.epoch),
+                position=going.position,
+                chosen=tuple(going.nodes),
+            )
+            for going in done.going_on
+        ),
     )
 
 
@@ -269,7 +309,7 @@ def _verdict(verdict: fleet_pb2.Verdict) -> Verdict:
         position=verdict.position,
         accepted=tuple(verdict.accepted),
         tokens=tuple(verdict.tokens),
-        logprobs=tuple(_logprob(logprob) for logprob in verdict.logprobs),
+        logprobs=tuple(logprob_of(logprob) for logprob in verdict.logprobs),
         feedback=_feedback(verdict.pruned),
     )
 
@@ -279,7 +319,7 @@ def _feedback(pruned: Iterable[bool]) -> tuple[Feedback, ...]:
     return tuple(Feedback(parent_accepted=False, chosen=False, pruned=left) for left in pruned)
 
 
-def _logprob(logprob: types_pb2.TokenLogprob) -> TokenLogprob:
+def logprob_of(logprob: types_pb2.TokenLogprob) -> TokenLogprob:
     return TokenLogprob(
         token=logprob.token,
         logprob=logprob.logprob,
@@ -301,7 +341,7 @@ def _report(report: fleet_pb2.StepReport) -> StepReport:
     )
 
 
-def _identity(model: types_pb2.ModelIdentity) -> ModelIdentity:
+def identity_of(model: types_pb2.ModelIdentity) -> ModelIdentity:
     return ModelIdentity(
         name=model.name,
         architecture=model.architecture,

@@ -166,6 +166,10 @@ class TokenTree(ValuedTree):
             )
         self._in_flight, self._checked = frontier, frozenset(frontier.ids)
 
+    def keep(self, frontier: Frontier) -> None:
+        """These nodes too stay until the verdict: a round that follows on its heels may begin with some of them."""
+        self._checked |= frozenset(frontier.ids)
+
     def abandon(self) -> None:
         """The round was lost and will bring no verdict. Nodes stay."""
         self._in_flight, self._checked, self._leaves = None, frozenset(), None

@@ -12,13 +12,16 @@ import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from contracts.clock import Clock, SystemClock
-from contracts.errors import InvalidArgument
+from contracts.errors import ConfigError, InvalidArgument
+from specfleet.errors import InvalidRequest
+from specfleet.tls import TlsFolder
 from specfleet.v1 import fleet_pb2
 from workers.inbox import Inbox
 
@@ -112,12 +115,13 @@ class Link:
         name: str,
         hello: fleet_pb2.FromWorker,
         inbox: Inbox[Arrival],
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Path | None = None,
         clock: Clock | None = None,
         chance: random.Random | None = None,
     ) -> None:
         self.router, self.name = router, name
-        self._hello, self._inbox, self._credentials = hello, inbox, credentials
+        self._hello, self._inbox = hello, inbox
+        self._tls = None if tls is None else TlsFolder(tls)
         self._clock, self._chance = clock or SystemClock(), chance or random.Random()
         self._delays_s = delays_s(self._chance)
         self._stream: Stream | None = None
@@ -125,6 +129,7 @@ class Link:
 
     async def run(self) -> None:
         """Dials until `leave`; InvalidArgument with the router's reason where it does not want this worker."""
+        self._check_tls()
         while not self._is_leaving:
             reason = "it ended the stream"
             try:
@@ -133,6 +138,8 @@ class Link:
                 reason = error.details() or error.code().name
                 if error.code() in _REFUSALS:
                     raise InvalidArgument(f"the router at {self.router} refused {self.name}: {reason}") from error
+            except InvalidRequest as error:  # certificates that are being renewed
+                reason = error.message
             if not self._is_leaving:
                 delay_s = next(self._delays_s)
                 logger.warning("no stream to the router at %s: %s; next try in %.1f s", self.router, reason, delay_s)
@@ -183,10 +190,19 @@ class Link:
             else:
                 await self._inbox.put(Arrival(stream=stream, message=message))
 
+    def _check_tls(self) -> None:
+        """What is wrong from the start is wrong for good."""
+        try:
+            if self._tls is not None:
+                self._tls.read()
+        except InvalidRequest as error:
+            raise ConfigError(f"security.tls: {error.message}") from error
+
     def _channel(self) -> grpc.aio.Channel:
-        if self._credentials is None:
+        """With certificates as they are now, for each dialling is a new connection."""
+        if self._tls is None:
             return grpc.aio.insecure_channel(self.router, options=CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(self.router, self._credentials, options=CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(self.router, self._tls.read().for_channel(), options=CHANNEL_OPTIONS)
 
 
 def delays_s(chance: random.Random) -> Iterator[float]:

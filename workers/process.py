@@ -16,8 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-import grpc
-
 from contracts.config import FleetConfig
 from contracts.config.names import NAME_HELP, is_name
 from contracts.errors import InvalidArgument, SpecfleetError, shown
@@ -83,28 +81,26 @@ def router_of(arguments: argparse.Namespace, config: FleetConfig) -> str:
     return str(arguments.router or f"{config.router.host}:{config.router.grpc_port}")
 
 
-def run_worker(worker: Worker, *, router: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+def run_worker(worker: Worker, *, router: str, tls: Path | None = None) -> None:
     """Serves until a signal says otherwise."""
 
     async def run() -> None:
         stop = asyncio.Event()
         for number in _STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(worker, router=router, stop=stop, credentials=credentials)
+        await serve(worker, router=router, stop=stop, tls=tls)
 
     asyncio.run(run())
 
 
-async def serve(
-    worker: Worker, *, router: str, stop: asyncio.Event, credentials: grpc.ChannelCredentials | None = None
-) -> None:
+async def serve(worker: Worker, *, router: str, stop: asyncio.Event, tls: Path | None = None) -> None:
     """Serves until `stop`, or until the worker is refused, fails, or was told to drain.
 
     Whatever the end, the step at hand is finished and what it brought is sent, if there is still someone to send it to.
     """
     sys.setswitchinterval(_SWITCH_S)
     inbox: Inbox[Arrival] = Inbox()
-    link = Link(router=router, name=worker.name, hello=worker.hello, inbox=inbox, credentials=credentials)
+    link = Link(router=router, name=worker.name, hello=worker.hello, inbox=inbox, tls=tls)
     with ThreadPoolExecutor(1, thread_name_prefix=worker.name) as threads:
         working = asyncio.get_running_loop().run_in_executor(threads, worker.run, inbox)
         dialling = asyncio.create_task(link.run())

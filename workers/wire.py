@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contracts.types import (
     DrafterId,
     DraftNode,
+    Epoch,
     ModelIdentity,
     SamplingParams,
     SequenceId,
@@ -21,6 +22,7 @@ from contracts.types import (
 )
 from engine.work import Verify
 from specfleet.v1 import fleet_pb2, types_pb2
+from speculation.sequel import Sequel, SequelItem, SequelPart
 from workers.drafters.drafter import Ask, Commit, Opening
 
 __all__ = [
@@ -28,10 +30,13 @@ __all__ = [
     "answered_of",
     "ask_of",
     "commit_of",
+    "going_to_wire",
     "identity_to_wire",
+    "nodes_to_wire",
     "opening_of",
     "report_to_wire",
     "sampling_of",
+    "sequel_of",
     "sequence_id",
     "verdict_to_wire",
     "verify_of",
@@ -94,11 +99,36 @@ def verify_of(message: fleet_pb2.Round.Item) -> Verify:
     return Verify(
         sequence=sequence_id(message.sequence),
         num_pending=message.num_pending if message.HasField("num_pending") else None,
-        nodes=tuple(
-            DraftNode(token=node.token, parent=node.parent, confidence=node.confidence, drafter=_NOBODY)
-            for node in message.nodes
-        ),
+        nodes=_nodes_of(message.nodes),
         masks=tuple(mask or None for mask in message.masks),
+    )
+
+
+def sequel_of(message: fleet_pb2.Sequel) -> Sequel:
+    """What to go on with after a round."""
+    return Sequel(
+        round=message.round,
+        after=message.after,
+        items=tuple(
+            SequelItem(
+                sequence=sequence_id(item.sequence),
+                epoch=Epoch(item.epoch),
+                position=item.position,
+                nodes=_nodes_of(item.nodes),
+                max_nodes=item.max_nodes,
+                num_left=item.num_left,
+            )
+            for item in message.items
+        ),
+        max_rows=message.max_rows,
+        min_value=message.min_value,
+        min_tokens=message.min_tokens,
+    )
+
+
+def _nodes_of(nodes: Iterable[fleet_pb2.DraftNode]) -> tuple[DraftNode, ...]:
+    return tuple(
+        DraftNode(token=node.token, parent=node.parent, confidence=node.confidence, drafter=_NOBODY) for node in nodes
     )
 
 
@@ -168,6 +198,16 @@ def verdict_to_wire(verdict: Verdict) -> fleet_pb2.Verdict:
         logprobs=_logprobs_to_wire(verdict.logprobs),
         pruned=pruned if any(pruned) else (),
     )
+
+
+def nodes_to_wire(nodes: Iterable[DraftNode]) -> list[fleet_pb2.DraftNode]:
+    """Draft nodes, parents first."""
+    return [fleet_pb2.DraftNode(token=node.token, parent=node.parent, confidence=node.confidence) for node in nodes]
+
+
+def going_to_wire(part: SequelPart) -> fleet_pb2.Going:
+    """What a sequel has begun with."""
+    return fleet_pb2.Going(sequence=int(part.sequence), epoch=part.epoch, position=part.position, nodes=part.chosen)
 
 
 def _logprobs_to_wire(logprobs: Iterable[TokenLogprob]) -> list[types_pb2.TokenLogprob]:

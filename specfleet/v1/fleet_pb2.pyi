@@ -93,20 +93,44 @@ class StepReport(_message.Message):
     def __init__(self, num_rows: _Optional[int] = ..., num_context: _Optional[int] = ..., num_sequences: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., num_rows_pruned: _Optional[int] = ...) -> None: ...
 
 class RoundDone(_message.Message):
-    __slots__ = ("round", "verdicts", "failures", "report", "began_s", "num_free_blocks")
+    __slots__ = ("round", "verdicts", "failures", "report", "began_s", "num_free_blocks", "cached", "going_on")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     BEGAN_S_FIELD_NUMBER: _ClassVar[int]
     NUM_FREE_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    GOING_ON_FIELD_NUMBER: _ClassVar[int]
     round: int
     verdicts: _containers.RepeatedCompositeFieldContainer[Verdict]
     failures: _containers.RepeatedCompositeFieldContainer[Failure]
     report: StepReport
     began_s: float
     num_free_blocks: int
-    def __init__(self, round: _Optional[int] = ..., verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ..., began_s: _Optional[float] = ..., num_free_blocks: _Optional[int] = ...) -> None: ...
+    cached: _containers.RepeatedCompositeFieldContainer[Cached]
+    going_on: _containers.RepeatedCompositeFieldContainer[Going]
+    def __init__(self, round: _Optional[int] = ..., verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ..., began_s: _Optional[float] = ..., num_free_blocks: _Optional[int] = ..., cached: _Optional[_Iterable[_Union[Cached, _Mapping]]] = ..., going_on: _Optional[_Iterable[_Union[Going, _Mapping]]] = ...) -> None: ...
+
+class Going(_message.Message):
+    __slots__ = ("sequence", "epoch", "position", "nodes")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    epoch: int
+    position: int
+    nodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., nodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Cached(_message.Message):
+    __slots__ = ("sequence", "num_tokens")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    num_tokens: int
+    def __init__(self, sequence: _Optional[int] = ..., num_tokens: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("sequence", "epoch", "position", "accepted", "tokens", "logprobs", "pruned")
@@ -215,14 +239,47 @@ class Opening(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., tenant: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., num_prompt: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ...) -> None: ...
 
 class VerifierWork(_message.Message):
-    __slots__ = ("close", "open", "round")
+    __slots__ = ("close", "open", "round", "sequel")
     CLOSE_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    SEQUEL_FIELD_NUMBER: _ClassVar[int]
     close: _containers.RepeatedScalarFieldContainer[int]
     open: _containers.RepeatedCompositeFieldContainer[Opening]
     round: Round
-    def __init__(self, close: _Optional[_Iterable[int]] = ..., open: _Optional[_Iterable[_Union[Opening, _Mapping]]] = ..., round: _Optional[_Union[Round, _Mapping]] = ...) -> None: ...
+    sequel: Sequel
+    def __init__(self, close: _Optional[_Iterable[int]] = ..., open: _Optional[_Iterable[_Union[Opening, _Mapping]]] = ..., round: _Optional[_Union[Round, _Mapping]] = ..., sequel: _Optional[_Union[Sequel, _Mapping]] = ...) -> None: ...
+
+class Sequel(_message.Message):
+    __slots__ = ("round", "after", "items", "max_rows", "min_value", "min_tokens")
+    class Item(_message.Message):
+        __slots__ = ("sequence", "epoch", "position", "nodes", "max_nodes", "num_left")
+        SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+        EPOCH_FIELD_NUMBER: _ClassVar[int]
+        POSITION_FIELD_NUMBER: _ClassVar[int]
+        NODES_FIELD_NUMBER: _ClassVar[int]
+        MAX_NODES_FIELD_NUMBER: _ClassVar[int]
+        NUM_LEFT_FIELD_NUMBER: _ClassVar[int]
+        sequence: int
+        epoch: int
+        position: int
+        nodes: _containers.RepeatedCompositeFieldContainer[DraftNode]
+        max_nodes: int
+        num_left: int
+        def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[DraftNode, _Mapping]]] = ..., max_nodes: _Optional[int] = ..., num_left: _Optional[int] = ...) -> None: ...
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
+    MIN_VALUE_FIELD_NUMBER: _ClassVar[int]
+    MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    after: int
+    items: _containers.RepeatedCompositeFieldContainer[Sequel.Item]
+    max_rows: int
+    min_value: float
+    min_tokens: float
+    def __init__(self, round: _Optional[int] = ..., after: _Optional[int] = ..., items: _Optional[_Iterable[_Union[Sequel.Item, _Mapping]]] = ..., max_rows: _Optional[int] = ..., min_value: _Optional[float] = ..., min_tokens: _Optional[float] = ...) -> None: ...
 
 class Round(_message.Message):
     __slots__ = ("round", "items")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from contracts.clock import VirtualClock
 from contracts.types import (
@@ -30,11 +30,14 @@ from router.orders import (
     Drafts,
     Failure,
     RoundDone,
+    RoundItem,
+    RoundOrder,
     VerifierOffer,
     VerifierOrders,
 )
 from router.scheduler import Scheduler
 from router.sequence import RoutedSequence
+from speculation.sequel import Sequel, SequelPart, go_on, nodes_below
 from workers.drafters.drafter import Ask, Commit, Drafter, Opening
 
 TENANT = TenantId("t")
@@ -71,6 +74,11 @@ class EngineVerifier:
         self.engine, self.clock = engine, clock
         self.orders: deque[VerifierOrders] = deque()
         self.num_rows: list[int] = []
+        self.num_unasked = 0
+        """Rounds that it began without being asked."""
+        self.epochs: dict[SequenceId, Epoch] = {}
+        self._sequel: Sequel | None = None
+        self._due: RoundOrder | None = None
 
     def send(self, orders: VerifierOrders) -> None:
         self.orders.append(orders)
@@ -94,12 +102,22 @@ class EngineVerifier:
             device="cpu",
         )
 
-    def work(self) -> RoundDone | None:
-        """Does the oldest message; what came of its round."""
+    @property
+    def has_work(self) -> bool:
+        return bool(self.orders or self._due is not None)
+
+    def work(self, rng: random.Random) -> RoundDone | None:
+        """Goes on with what is due, or does the oldest message; what came of its round."""
+        if self._due is not None and (not self.orders or rng.random() < 0.5):
+            due, self._due = self._due, None
+            return self._round(due)
         orders = self.orders.popleft()
+        self._sequel = orders.sequel or self._sequel
         for sequence in orders.close:
             self.engine.close(sequence)
+            del self.epochs[sequence]
         for opened in orders.open:
+            self.epochs[opened.sequence] = opened.epoch
             self.engine.open(
                 opened.sequence,
                 opened.tokens,
@@ -108,48 +126,76 @@ class EngineVerifier:
                 tenant=opened.tenant,
                 epoch=opened.epoch,
             )
-        if orders.round is None:
-            return None
+        return self._round(orders.round) if orders.round is not None else None
+
+    def _round(self, order: RoundOrder) -> RoundDone:
+        items = [item for item in order.items if self._is_current(item)]
         work = []
-        for item in orders.round.items:
+        for item in items:
             pending = self.engine.num_pending(item.sequence)
             num_pending = None if item.num_pending is None else min(item.num_pending, pending)
             work.append(Verify(sequence=item.sequence, num_pending=num_pending, nodes=item.nodes, masks=item.masks))
-        result = self.engine.step(work)
-        self.num_rows.append(result.report.num_rows)
         began_s = self.clock.wall_s()
+        result = self.engine.step(work) if work else None
+        outcomes = result.outcomes if result is not None else ()
+        self.num_rows += [result.report.num_rows] if result is not None else []
         self.clock.advance(0.02)
+        verdicts = {
+            outcome.sequence: replace(
+                outcome,
+                feedback=tuple(
+                    Feedback(parent_accepted=False, chosen=False, pruned=each.pruned) for each in outcome.feedback
+                ),
+            )
+            for outcome in outcomes
+            if isinstance(outcome, Verdict)
+        }
+        stale = [
+            Failure(sequence=item.sequence, epoch=item.epoch, code="Stale", reason="not as it is here")
+            for item in order.items
+            if item not in items
+        ]
+        failures = [
+            Failure(sequence=piece.sequence, epoch=Epoch(0), code=type(outcome).__name__, reason=str(outcome))
+            for piece, outcome in zip(work, outcomes, strict=True)
+            if isinstance(outcome, Exception)
+        ]
         return RoundDone(
-            round=orders.round.round,
-            verdicts=tuple(
-                Verdict(
-                    sequence=outcome.sequence,
-                    epoch=outcome.epoch,
-                    position=outcome.position,
-                    accepted=outcome.accepted,
-                    tokens=outcome.tokens,
-                    logprobs=outcome.logprobs,
-                    feedback=tuple(
-                        Feedback(parent_accepted=False, chosen=False, pruned=each.pruned) for each in outcome.feedback
-                    ),
-                )
-                for outcome in result.outcomes
-                if isinstance(outcome, Verdict)
-            ),
-            failures=tuple(
-                Failure(sequence=piece.sequence, epoch=Epoch(0), code=type(outcome).__name__, reason=str(outcome))
-                for piece, outcome in zip(work, result.outcomes, strict=True)
-                if isinstance(outcome, Exception)
-            ),
-            report=StepReport(
-                num_rows=result.report.num_rows,
-                num_context=result.report.num_context,
-                num_sequences=result.report.num_sequences,
-                elapsed_s=0.02,
-            ),
+            round=order.round,
+            verdicts=tuple(verdicts.values()),
+            failures=(*stale, *failures),
+            report=replace(result.report, elapsed_s=0.02) if result is not None else None,
             began_s=began_s,
             num_free_blocks=self.engine.num_free_blocks,
+            going_on=self._go_on(order.round, verdicts),
         )
+
+    def _is_current(self, item: RoundItem) -> bool:
+        return (
+            self.epochs.get(item.sequence) == item.epoch and len(self.engine.tokens_of(item.sequence)) == item.position
+        )
+
+    def _go_on(self, number: int, verdicts: Mapping[SequenceId, Verdict]) -> tuple[SequelPart, ...]:
+        """As the worker does: with a sequel that was said before the round was over, or is among what waits."""
+        said = [self._sequel, *(orders.sequel for orders in self.orders)]
+        sequel = next((each for each in said if each is not None and each.after == number), None)
+        parts = go_on(sequel, verdicts) if sequel is not None else ()
+        if sequel is not None and parts:
+            self.num_unasked += 1
+            item_of = {item.sequence: item for item in sequel.items}
+            self._due = RoundOrder(
+                round=sequel.round,
+                items=tuple(
+                    RoundItem(
+                        sequence=part.sequence,
+                        epoch=part.epoch,
+                        position=part.position,
+                        nodes=nodes_below(item_of[part.sequence], part.chosen),
+                    )
+                    for part in parts
+                ),
+            )
+        return parts
 
 
 class InlineDrafter:
@@ -346,12 +392,15 @@ class Fleet:
 
     def _one_event(self) -> bool:
         able: list[EngineVerifier | InlineDrafter] = [each for each in self.drafters.values() if each.orders]
-        able += [self.verifier] if self.verifier.orders else []
+        able += [self.verifier] if self.verifier.has_work else []
         if not able:
             return False
+        if self.rng.random() < 0.3:  # time passes, and what the scheduler wanted to do by then becomes due
+            self.clock.advance(0.018)
+            self.scheduler.tick()
         chosen = self.rng.choice(able)
         if isinstance(chosen, EngineVerifier):
-            done = chosen.work()
+            done = chosen.work(self.rng)
             if done is not None:
                 self.scheduler.round_done(done)
         else:

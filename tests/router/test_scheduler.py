@@ -83,6 +83,28 @@ def test_good_drafts_save_rounds_and_are_credited(model: Model) -> None:
     assert all(rounds[mode] < MAX_TOKENS for mode in MODES if mode != "off")
 
 
+def test_the_verifier_goes_on_without_being_asked(model: Model) -> None:
+    prompts = [random_tokens(random.Random(index), 12) for index in range(3)]
+    truths = [plain(model, prompt, SAMPLINGS[0], 40) for prompt in prompts]
+    texts = [[*prompt, *truth] for prompt, truth in zip(prompts, truths, strict=True)]
+
+    def truth(text: Sequence[int]) -> Sequence[int]:
+        return next(whole for whole in texts if whole[: len(text)] == text)[len(text) :]
+
+    for mode, least in (("off", 0.9), ("vanilla", 0.0), ("pearl", 0.1), ("fleet", 0.1)):
+        num_unasked = num_rounds = 0
+        for seed in range(8):
+            fleet = Fleet(model.engine(), seed=seed)
+            fleet.add(InlineDrafter(GarbageDrafter("knows", seed, truth), "knows"))
+            outputs = [fleet.submit(str(n), p, SAMPLINGS[0], mode=mode, max_tokens=30) for n, p in enumerate(prompts)]
+            fleet.run()
+            assert [output.tokens for output in outputs] == [truth[:30] for truth in truths]
+            num_unasked += fleet.verifier.num_unasked
+            num_rounds += fleet.scheduler.figures.num_rounds
+        share = num_unasked / num_rounds
+        assert share >= least if least else share == 0.0, (mode, share)
+
+
 def test_drafters_come_and_go_and_the_verifier_is_lost(model: Model) -> None:
     rng = random.Random(7)
     for case in range(12):

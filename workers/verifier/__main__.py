@@ -30,7 +30,7 @@ def _run(options: argparse.Namespace) -> None:
     with local_engine(config.engine) as loaded:
         hello = hello_of(name, loaded, probe(loaded.engine, SystemClock()))
         node = VerifierNode(loaded.engine, name=name, hello=hello)
-        run_worker(node, router=router_of(options, config))
+        run_worker(node, router=router_of(options, config), tls=config.security.tls_of("worker"))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,36 @@
 """Rounds on the target: opens and closes sequences as the router says, checks frontiers, reports verdicts.
 
-One thread does all of it, in the order in which messages came. The router is believed in nothing: what does not fit is
+One thread does all of it, in the order in which messages came. When a round is over and the router has said what to go
+on with, the next one begins at once: the report leaves first, and the router reads it while the target works. The router is believed in nothing: what does not fit is
 answered by a failure of that sequence, and changes nothing for the others.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from contracts.clock import Clock, SystemClock
 from contracts.errors import Internal, InvalidArgument, RankLost, SpecfleetError
-from contracts.types import Epoch, TenantId, Verdict
+from contracts.types import Epoch, SequenceId, TenantId, Verdict
 from engine.engine import Engine
 from engine.work import StepResult, Verify
 from specfleet.v1 import fleet_pb2
+from speculation.sequel import SequelItem, SequelPart, go_on, nodes_below
 from workers.inbox import Inbox
 from workers.link import Arrival
-from workers.wire import report_to_wire, sampling_of, sequence_id, verdict_to_wire, verify_of
+from workers.wire import (
+    going_to_wire,
+    nodes_to_wire,
+    report_to_wire,
+    sampling_of,
+    sequel_of,
+    sequence_id,
+    verdict_to_wire,
+    verify_of,
+)
 
 __all__ = ["VerifierNode"]
 
@@ -46,29 +58,39 @@ class VerifierNode:
         self._open: dict[int, _Open] = {}
         self._refused: dict[int, fleet_pb2.Failure] = {}
         """Sequences that could not be opened, and why: their rounds are answered with it."""
+        self._cached: dict[int, int] = {}
+        """Of the sequences opened since the last round: how many tokens the prefix cache had."""
+        self._sequel: fleet_pb2.Sequel | None = None
+        self._verdicts: dict[SequenceId, Verdict] = {}
+        """Of the last round."""
+        self._end_tokens = frozenset(hello.verifier_hello.eos_token_ids)
 
     def run(self, inbox: Inbox[Arrival]) -> None:
         """Works until the inbox is closed, or the router says that this is all. RankLost when the group is broken."""
-        while (arrivals := inbox.take()) is not None:
-            for arrival in arrivals:
-                if inbox.is_closed:
-                    return
-                if arrival.message is None:
-                    self.reset()
-                elif arrival.message.HasField("drain"):
-                    return
-                elif arrival.message.HasField("verifier_work"):
-                    done = self.work(arrival.message.verifier_work)
-                    if done is not None:
-                        arrival.stream.send(fleet_pb2.FromWorker(round_done=done))
-                else:
-                    logger.warning("dropped a message that is none for a verifier: %.200s", arrival.message)
+        waiting: deque[Arrival] = deque()
+        while (arrivals := inbox.take(wait=not waiting)) is not None:
+            waiting += arrivals
+            arrival = waiting.popleft()
+            if arrival.message is None:
+                self.reset()
+            elif arrival.message.HasField("drain"):
+                return
+            elif arrival.message.HasField("verifier_work"):
+                done = self.work(arrival.message.verifier_work)
+                while done is not None:
+                    waiting += inbox.take(wait=False) or ()
+                    following = self._following(done, [each.message for each in waiting])
+                    arrival.stream.send(fleet_pb2.FromWorker(round_done=done))
+                    done = self._round(following) if following is not None else None
+            else:
+                logger.warning("dropped a message that is none for a verifier: %.200s", arrival.message)
 
     def reset(self) -> None:
         """Forgets all sequences: the router that opened them is gone."""
         for number in list(self._open):
             self._close(number)
         self._refused.clear()
+        self._sequel = None
 
     def work(self, work: fleet_pb2.VerifierWork) -> fleet_pb2.RoundDone | None:
         """One message: what it closes, what it opens, and its round if it has one."""
@@ -76,10 +98,13 @@ class VerifierNode:
             self._close(number)
         for opening in work.open:
             self._take_up(opening)
+        if work.HasField("sequel"):
+            self._sequel = work.sequel
         return self._round(work.round) if work.HasField("round") else None
 
     def _close(self, number: int) -> None:
         self._refused.pop(number, None)
+        self._cached.pop(number, None)
         if self._open.pop(number, None) is not None:
             self._engine.close(sequence_id(number))
 
@@ -90,7 +115,7 @@ class VerifierNode:
             return
         self._close(opening.sequence)
         try:
-            self._engine.open(
+            num_cached = self._engine.open(
                 sequence_id(opening.sequence),
                 tuple(opening.tokens),
                 sampling_of(opening.sampling),
@@ -103,10 +128,14 @@ class VerifierNode:
             self._refused[opening.sequence] = _failure(opening, type(error).__name__, error.message)
         else:
             self._open[opening.sequence] = _Open(opening.epoch, len(opening.tokens))
+            self._cached[opening.sequence] = num_cached
 
     def _round(self, message: fleet_pb2.Round) -> fleet_pb2.RoundDone:
         began_s = self._clock.wall_s()
-        done = fleet_pb2.RoundDone(round=message.round, began_s=began_s)
+        cached = [fleet_pb2.Cached(sequence=number, num_tokens=num) for number, num in self._cached.items()]
+        self._cached.clear()
+        done = fleet_pb2.RoundDone(round=message.round, began_s=began_s, cached=cached)
+        self._verdicts.clear()
         items: list[fleet_pb2.Round.Item] = []
         work: list[Verify] = []
         for item in message.items:
@@ -124,6 +153,25 @@ class VerifierNode:
             self._step(items, work, done)
         done.num_free_blocks = self._engine.num_free_blocks
         return done
+
+    def _following(
+        self, done: fleet_pb2.RoundDone, waiting: Sequence[fleet_pb2.ToWorker | None]
+    ) -> fleet_pb2.Round | None:
+        """The round to go on with, if the router said what and it is worth it; the report of this one then says so."""
+        said = [self._sequel, *(each.verifier_work.sequel for each in waiting if each is not None)]
+        message = next((each for each in said if each is not None and each.items and each.after == done.round), None)
+        if message is None:
+            return None
+        try:
+            sequel = sequel_of(message)
+        except InvalidArgument as error:
+            logger.warning("dropped the sequel of round %d: %s", done.round, error)
+            return None
+        item_of = {item.sequence: item for item in sequel.items}
+        parts = go_on(sequel, self._verdicts, end_tokens=self._end_tokens)
+        done.going_on.extend(map(going_to_wire, parts))
+        items = [_item(part, item_of[part.sequence]) for part in parts]
+        return fleet_pb2.Round(round=sequel.round, items=items) if items else None
 
     def _objection(self, item: fleet_pb2.Round.Item) -> fleet_pb2.Failure | None:
         """Why this item is not about the sequence as it is here, if it is not."""
@@ -146,23 +194,48 @@ class VerifierNode:
         num_pending = min(piece.num_pending, self._engine.num_pending(piece.sequence) - 1)
         return replace(piece, num_pending=num_pending) if num_pending > 0 else None
 
-    def _step(self, items: Sequence[fleet_pb2.Round.Item], work: list[Verify], done: fleet_pb2.RoundDone) -> None:
-        """One step of the engine: all of it happens, or nothing and every item hears why."""
+    def _step(self, items: Sequence[fleet_pb2.Round.Item], work: Sequence[Verify], done: fleet_pb2.RoundDone) -> None:
+        """One step of the engine. Items that it refuses hear why and the others are done without them; where something
+        else is wrong, all hear of it."""
         try:
             result: StepResult = self._engine.step(work)
         except RankLost:
             raise
         except SpecfleetError as error:
             logger.warning("round %d was refused: %s", done.round, error)
-            done.failures.extend(_failure(item, type(error).__name__, error.message) for item in items)
+            fitting = self._fitting(items, work, done)
+            if len(fitting) == len(work):
+                done.failures.extend(_failure(item, type(error).__name__, error.message) for item in items)
+            elif fitting:
+                self._step([items[index] for index in fitting], [work[index] for index in fitting], done)
             return
         for item, outcome in zip(items, result.outcomes, strict=True):
             if isinstance(outcome, Verdict):
                 self._open[item.sequence].position = outcome.next_position
+                self._verdicts[outcome.sequence] = outcome
                 done.verdicts.append(verdict_to_wire(outcome))
             elif isinstance(outcome, Internal):
                 done.failures.append(_failure(item, type(outcome).__name__, outcome.message))
         done.report.CopyFrom(report_to_wire(result.report))
+
+    def _fitting(
+        self, items: Sequence[fleet_pb2.Round.Item], work: Sequence[Verify], done: fleet_pb2.RoundDone
+    ) -> list[int]:
+        """Indices of the items that make a step together, first come first served; the others fail."""
+        fitting: list[int] = []
+        for index, item in enumerate(items):
+            try:
+                self._engine.check([work[other] for other in (*fitting, index)])
+            except SpecfleetError as error:
+                done.failures.append(_failure(item, type(error).__name__, error.message))
+            else:
+                fitting.append(index)
+        return fitting
+
+
+def _item(part: SequelPart, item: SequelItem) -> fleet_pb2.Round.Item:
+    nodes = nodes_to_wire(nodes_below(item, part.chosen))
+    return fleet_pb2.Round.Item(sequence=int(part.sequence), epoch=part.epoch, position=part.position, nodes=nodes)
 
 
 def _failure(about: fleet_pb2.Opening | fleet_pb2.Round.Item, code: str, reason: str) -> fleet_pb2.Failure:

@@ -226,7 +226,7 @@ def test_what_makes_no_sense_fails_alone(node: VerifierNode) -> None:
     assert [verdict.sequence for verdict in done.verdicts] == [7]
 
 
-def test_a_step_that_is_refused_leaves_all_as_it_was(node: VerifierNode, loaded: LoadedEngine) -> None:
+def test_what_is_refused_for_want_of_room_stays_as_it_was(node: VerifierNode, loaded: LoadedEngine) -> None:
     def ask(*items: fleet_pb2.Round.Item) -> fleet_pb2.RoundDone:
         done = node.work(fleet_pb2.VerifierWork(round=fleet_pb2.Round(items=items)))
         assert done is not None
@@ -241,21 +241,58 @@ def test_a_step_that_is_refused_leaves_all_as_it_was(node: VerifierNode, loaded:
         assert len(ask(item(n, 64)).verdicts) == 1
     both = [item(n, 64, num_pending=32) for n in (num_texts - 1, num_texts)]
     assert not ask(*both).failures
-    done = ask(*both, item(0, 65), item(500, 1))
+    done = ask(*both, item(500, 1))
     assert [(f.sequence, f.code) for f in done.failures] == [
         (500, "Stale"),
         (num_texts - 1, "OutOfBlocks"),
         (num_texts, "OutOfBlocks"),
-        (0, "OutOfBlocks"),
     ]
     assert not done.HasField("report"), "no step, no cost"
+    done = ask(*both, item(0, 65))  # for which there is room
+    assert [verdict.sequence for verdict in done.verdicts] == [0]
+    assert [f.sequence for f in done.failures] == [num_texts - 1, num_texts]
     node.work(fleet_pb2.VerifierWork(close=[1]))
-    assert [len(ask(item(0, 65)).verdicts), len(ask(item(num_texts, 64)).verdicts)] == [1, 1]
+    assert [len(ask(item(0, 66)).verdicts), len(ask(item(num_texts, 64)).verdicts)] == [1, 1]
     # More rows than a step may have.
     node.work(fleet_pb2.VerifierWork(close=texts, open=[opening(0, [5] * 60), opening(1, [6] * 60)]))
     done = ask(item(0, 60), item(1, 60))
-    assert [(f.sequence, f.code) for f in done.failures] == [(0, "InvalidArgument"), (1, "InvalidArgument")]
-    assert len(ask(item(0, 60)).verdicts) == 1
+    assert [verdict.sequence for verdict in done.verdicts] == [0]
+    assert [(f.sequence, f.code) for f in done.failures] == [(1, "InvalidArgument")]
+    assert len(ask(item(1, 60)).verdicts) == 1
+
+
+def test_an_item_that_no_step_can_hold_fails_alone(node: VerifierNode) -> None:
+    node.work(fleet_pb2.VerifierWork(open=[opening(n, [5 + n] * 3) for n in range(6)]))
+    bad = [
+        item(1, 3, [(320, ROOT)]),  # a token that is none
+        item(2, 3, num_pending=2, nodes=[(9, ROOT)]),  # nodes below what is not computed
+        item(3, 3, masks=[b"\x01"]),  # a mask of another size
+        item(0, 3),  # a second time
+    ]
+    done = node.work(fleet_pb2.VerifierWork(round=fleet_pb2.Round(items=[item(0, 3), *bad, item(4, 3), item(5, 3)])))
+    assert done is not None
+    assert [verdict.sequence for verdict in done.verdicts] == [0, 4, 5]
+    assert [(failure.sequence, failure.code) for failure in done.failures] == [
+        (number, "InvalidArgument") for number in (1, 2, 3, 0)
+    ]
+    assert done.report.num_sequences == 3
+
+
+def test_a_round_says_what_the_prefix_cache_had_of_those_opened_since_the_last(node: VerifierNode) -> None:
+    text = list(range(5, 55))  # three blocks and two tokens
+
+    def cached(tenant: str, numbers: Sequence[int]) -> dict[int, int]:
+        opens = [opening(number, text, tenant=tenant) for number in numbers]
+        items = [item(number, 50) for number in numbers]
+        done = node.work(fleet_pb2.VerifierWork(open=opens, round=fleet_pb2.Round(items=items)))
+        assert done is not None
+        assert len(done.verdicts) == len(numbers)
+        return {each.sequence: each.num_tokens for each in done.cached}
+
+    assert cached("a", [1]) == {1: 0}
+    assert cached("a", [2, 3]) == {2: 48, 3: 48}
+    assert cached("b", [4]) == {4: 0}, "no tenant's text is found by another"
+    assert cached("b", []) == {}
 
 
 def test_a_chunk_of_a_prompt_decides_nothing_even_if_the_cache_has_the_rest(node: VerifierNode) -> None:
@@ -284,6 +321,52 @@ def test_masks_forbid_and_an_empty_one_allows_all(node: VerifierNode, loaded: Lo
         assert done is not None
         assert list(done.verdicts[0].tokens) == [expected]
         node.reset()
+
+
+def test_it_goes_on_by_itself_and_says_with_what(folder: Path) -> None:
+    with local_engine(config_of(folder)) as loaded:
+        prompt = prompts()[1]
+        truth = plain(loaded.engine, prompt, GREEDY)[len(prompt) :]
+        num = len(prompt)
+        # The first round checks one node; what hangs below it is right for two tokens more.
+        nodes = [
+            fleet_pb2.DraftNode(token=token, parent=index - 1, confidence=0.9) for index, token in enumerate(truth[:4])
+        ]
+
+        def sequel(
+            number: int, position: int, nodes: Sequence[fleet_pb2.DraftNode], **limits: float
+        ) -> fleet_pb2.Sequel:
+            about = fleet_pb2.Sequel.Item(sequence=1, position=position, nodes=nodes, max_nodes=5, num_left=20)
+            return fleet_pb2.Sequel(round=number, after=number - 1, items=[about], max_rows=9, **limits)  # type: ignore[arg-type]
+
+        async def run() -> None:
+            async with joined(node_of(loaded)) as peer:
+
+                async def said() -> fleet_pb2.RoundDone:
+                    return (await peer.hear()).round_done
+
+                work = fleet_pb2.VerifierWork(open=[opening(1, prompt)], sequel=sequel(1, num, nodes))
+                work.round.CopyFrom(fleet_pb2.Round(round=0, items=[item(1, num, [(truth[0], ROOT)])]))
+                await peer.send(fleet_pb2.ToWorker(verifier_work=work))
+                first = await said()
+                assert [list(verdict.tokens) for verdict in first.verdicts] == [truth[:2]]
+                assert [(going.position, list(going.nodes)) for going in first.going_on] == [(num + 2, [2, 3])]
+                second = await said()
+                assert (second.round, list(second.verdicts[0].tokens)) == (1, truth[2:5])
+                assert not second.going_on, "nothing was said of what comes after it"
+                # A sequel of a round that is long over says nothing; one that asks for too much is not begun.
+                late = fleet_pb2.VerifierWork(sequel=sequel(1, num, nodes))
+                await peer.send(fleet_pb2.ToWorker(verifier_work=late))
+                for number, limits in ((7, {"min_tokens": 1.5}), (8, {})):
+                    work = fleet_pb2.VerifierWork(sequel=sequel(number + 1, num + number - 2, [], **limits))
+                    work.round.CopyFrom(fleet_pb2.Round(round=number, items=[item(1, num + number - 2)]))
+                    await peer.send(fleet_pb2.ToWorker(verifier_work=work))
+                    assert bool((await said()).going_on) is (number == 8)
+                last = await said()
+                assert (last.round, list(last.verdicts[0].tokens)) == (9, truth[7:8])
+                await peer.send(fleet_pb2.ToWorker(verifier_work=fleet_pb2.VerifierWork(close=[1])))
+
+        asyncio.run(run())
 
 
 def test_nothing_that_a_router_says_ends_it(node: VerifierNode) -> None:

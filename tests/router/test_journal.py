@@ -1,0 +1,222 @@
+"""The journal in memory and the one in a real Valkey are one thing: the same after any operations; and what stores
+are refused, and how clearly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contracts.clock import VirtualClock
+from contracts.config import StoreConfig
+from contracts.errors import ConfigError
+from contracts.types import RequestId
+from router.journal.journal import Entry, Journal, Lease, LeaseLost, StoreLost
+from router.journal.memory import MemoryJournal
+from router.journal.redis_journal import RedisJournal
+from tests.router.valkey import Valkey, valkey
+
+NAMES = [RequestId(name) for name in ("a", "b", "ä{b}")]
+Operation = Callable[[Journal, dict[str, str]], Awaitable[object]]
+
+entries = st.builds(
+    Entry,
+    request=st.sampled_from(NAMES),
+    num_before=st.integers(0, 4),
+    records=st.lists(st.binary(max_size=20), min_size=1, max_size=3).map(tuple),
+    has_ended=st.booleans(),
+)
+who = st.sampled_from(["one", "two"])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with valkey(tmp_path_factory.mktemp("valkey")) as running:
+        yield running
+
+
+def operation() -> st.SearchStrategy[Operation]:
+    """Each knows two routers, which remember the lease that they took."""
+    return st.one_of(
+        who.map(lambda name: lambda journal, owners: take(journal, owners, name)),
+        who.map(lambda name: lambda journal, owners: journal.renew(owners.get(name, "nobody"))),
+        who.map(lambda name: lambda journal, owners: journal.release(owners.get(name, "nobody"))),
+        st.tuples(who, st.sampled_from(NAMES), st.binary(max_size=20)).map(
+            lambda told: lambda journal, owners: journal.accept(owners.get(told[0], "nobody"), told[1], told[2])
+        ),
+        st.tuples(who, st.lists(entries, max_size=4, unique_by=lambda entry: entry.request)).map(
+            lambda told: lambda journal, owners: journal.append(owners.get(told[0], "nobody"), told[1])
+        ),
+        st.tuples(who, st.sampled_from(["x", "y"]), st.binary(max_size=20)).map(
+            lambda told: lambda journal, owners: journal.keep(owners.get(told[0], "nobody"), told[1], told[2])
+        ),
+    )
+
+
+async def take(journal: Journal, owners: dict[str, str], name: str) -> Lease | None:
+    taken = await journal.take(await journal.lease(), name)
+    if taken is not None:
+        owners[name] = taken.owner
+    return taken
+
+
+async def outcome(did: Awaitable[object]) -> object:
+    try:
+        return await did
+    except LeaseLost:
+        return "refused"
+
+
+async def everything(journal: Journal) -> object:
+    return (
+        await journal.lease(),
+        [await journal.read(name) for name in NAMES],
+        sorted(await journal.unfinished()),
+        dict(await journal.kept()),
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=st.lists(operation(), max_size=20))
+def test_memory_and_redis_are_alike(server: Valkey, operations: list[Operation]) -> None:
+    async def run() -> None:
+        with server.client() as client:
+            client.flushall()
+        in_redis = RedisJournal(StoreConfig(url=server.url))
+        in_memory = MemoryJournal(VirtualClock(), keep_s=600.0)
+        of_redis: dict[str, str] = {}
+        of_memory: dict[str, str] = {}
+        try:
+            await take(in_redis, of_redis, "one")
+            await take(in_memory, of_memory, "one")
+            for operation in operations:
+                assert await outcome(operation(in_redis, of_redis)) == await outcome(operation(in_memory, of_memory))
+                assert await everything(in_redis) == await everything(in_memory)
+        finally:
+            await in_redis.close()
+
+    asyncio.run(run())
+
+
+async def begun(journal: Journal, name: RequestId) -> str:
+    lease = await journal.take(None, "one")
+    assert lease is not None
+    assert await journal.accept(lease.owner, name, b"first")
+    return lease.owner
+
+
+def test_what_has_ended_is_forgotten_and_what_has_not_is_not(server: Valkey, tmp_path: Path) -> None:
+    async def in_memory() -> None:
+        clock = VirtualClock()
+        journal = MemoryJournal(clock, keep_s=5.0)
+        owner = await begun(journal, NAMES[0])
+        await journal.accept(owner, NAMES[1], b"first")
+        await journal.append(owner, [Entry(request=NAMES[0], num_before=1, records=(b"end",), has_ended=True)])
+        clock.advance(4.9)
+        assert await journal.read(NAMES[0]) == [b"first", b"end"]
+        clock.advance(0.2)
+        assert await journal.read(NAMES[0]) == []
+        assert await journal.read(NAMES[1]) == [b"first"]
+
+    async def in_redis() -> None:
+        journal = RedisJournal(StoreConfig(url=server.url, namespace="forgotten", keep_s=5.0))
+        owner = await begun(journal, NAMES[0])
+        await journal.accept(owner, NAMES[1], b"first")
+        await journal.append(owner, [Entry(request=NAMES[0], num_before=1, records=(b"end",), has_ended=True)])
+        with server.client() as client:
+            key = "{specfleet:forgotten}:request:"
+            assert 4000 < int(client.pttl(key + NAMES[0])) <= 5000
+            assert client.pttl(key + NAMES[1]) == -1
+        await journal.close()
+
+    asyncio.run(in_memory())
+    asyncio.run(in_redis())
+
+
+def check(config: StoreConfig) -> None:
+    async def run() -> None:
+        journal = RedisJournal(config)
+        try:
+            await journal.check()
+        finally:
+            await journal.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret@127.0.0.1:1/0",
+        "rediss://127.0.0.1:1",
+        "unix:///there/is/none.sock",
+        "redis+sentinel://user:secret@127.0.0.1:1,127.0.0.1:2/master/0",
+        "redis+cluster://:secret@127.0.0.1:1",
+    ],
+)
+def test_a_store_that_is_not_there_is_named(url: str) -> None:
+    with pytest.raises(StoreLost, match=r"store\.url is .*no store answers") as refused:
+        check(StoreConfig(url=url))
+    assert "secret" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+def test_a_password_is_asked_for_and_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("hidden\n")
+    with valkey(tmp_path / "store", {"requirepass": "hidden"}) as server:
+        with pytest.raises(ConfigError, match=r"store\.url is .*give its password in store\.password_file"):
+            check(StoreConfig(url=server.url))
+        check(StoreConfig(url=server.url, password_file=str(file)))
+    with pytest.raises(ConfigError, match=r"store\.password_file is '/there/is/none'"):
+        check(StoreConfig(url="redis://localhost", password_file="/there/is/none"))
+
+
+def test_durability_is_checked_before_anyone_relies_on_it(tmp_path: Path) -> None:
+    async def accepted(config: StoreConfig) -> bool:
+        journal = RedisJournal(config)
+        lease = await journal.take(None, "one")
+        assert lease is not None
+        try:
+            return await journal.accept(lease.owner, NAMES[0], b"first")
+        finally:
+            await journal.close()
+
+    with valkey(tmp_path / "without") as server:
+        with pytest.raises(ConfigError, match=r"store\.journal 'fsynced'.*appendonly yes"):
+            check(StoreConfig(url=server.url, journal="fsynced"))
+        with pytest.raises(StoreLost, match=r"on replicas 0 of 1"):
+            check(StoreConfig(url=server.url, num_replicas=1))
+    with valkey(tmp_path / "with", {"appendonly": "yes", "appendfsync": "always"}) as server:
+        check(StoreConfig(url=server.url, journal="fsynced"))
+        assert asyncio.run(accepted(StoreConfig(url=server.url, journal="fsynced")))
+
+
+def test_a_store_that_comes_back_empty_is_noticed(tmp_path: Path) -> None:
+    """It has no lease any more, and streams of another length: what was written is written again, not continued."""
+
+    async def run() -> None:
+        with valkey(tmp_path / "store") as server:
+            journal = RedisJournal(StoreConfig(url=server.url))
+            owner = await begun(journal, NAMES[0])
+            server.kill()
+            with pytest.raises(StoreLost):
+                await journal.renew(owner)
+            server.start()
+            assert await journal.renew(owner) is None
+            with pytest.raises(LeaseLost):
+                await journal.append(owner, [])
+            lease = await journal.take(None, "one")
+            assert lease is not None
+            more = Entry(request=NAMES[0], num_before=1, records=(b"more",))
+            assert await journal.append(lease.owner, [more]) == [NAMES[0]]
+            whole = Entry(request=NAMES[0], num_before=0, records=(b"first", b"more"))
+            assert await journal.append(lease.owner, [whole]) == []
+            assert await journal.read(NAMES[0]) == [b"first", b"more"]
+            await journal.close()
+
+    asyncio.run(run())
