@@ -106,7 +106,8 @@ class DrafterPool:
 
     def route(self, sequences: Sequence[RoutedSequence], *, round_s: float) -> None:
         """Decides anew who drafts for whom, and tells those for whom it changed."""
-        routed = [sequence for sequence in sequences if sequence.parts.is_routed and self._connected]
+        working = [sequence for sequence in sequences if not sequence.resting.now]
+        routed = [sequence for sequence in working if sequence.parts.is_routed and self._connected]
         if routed:
             most = max(sequence.parts.max_drafters for sequence in routed)
             self.roster.assign(
@@ -117,7 +118,9 @@ class DrafterPool:
             for sequence in routed:
                 sequence.drafting.drafters = sequence.drafting.drafters[: sequence.parts.max_drafters]
         for sequence in sequences:
-            if not sequence.parts.is_routed:
+            if sequence.resting.now:
+                sequence.drafting.drafters = ()
+            elif not sequence.parts.is_routed:
                 sequence.drafting.drafters = self._first(sequence)
             self._tell(sequence)
 
@@ -223,6 +226,7 @@ class DrafterPool:
             max_depth=num_nodes if sequence.parts.is_chain else 2 * sequence.max_draft,
             max_children=1 if sequence.parts.is_chain else 0,
             run_ahead=sequence.parts.runs_ahead,
+            num_eager=sequence.max_draft,
         )
 
 

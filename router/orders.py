@@ -108,7 +108,8 @@ class TokensDecided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a drafter is to draft below the committed tokens. With `run_ahead` it holds after every commit again."""
+    """What a drafter is to draft below the committed tokens. With `run_ahead` it holds after every commit again. Of what
+    it finds the first `num_eager` nodes are wanted as soon as possible (0: all), for a round may wait for them."""
 
     sequence: SequenceId
     epoch: Epoch
@@ -117,6 +118,7 @@ class Wish:
     max_depth: int = 0
     max_children: int = 0
     run_ahead: bool = False
+    num_eager: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

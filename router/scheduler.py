@@ -285,6 +285,8 @@ class Scheduler:
         self._count(len(nodes), len(verdict.accepted), len(verdict.tokens))
         if sequence.constraint is not None:
             sequence.constraint.advance(verdict.tokens)
+        if sequence.parts.is_budgeted and sequence.parts.max_drafters > 0:
+            self._needs_routing |= sequence.resting.observe(len(nodes))
         if sequence.output.take(verdict.tokens, guessed_by, verdict.logprobs):
             self._end(sequence)
         else:

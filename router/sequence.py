@@ -9,6 +9,7 @@ from typing import Protocol
 from contracts.types import DrafterId, Epoch, SamplingParams, SequenceId, TenantId, TokenLogprob
 from router.modes import ModeParts
 from speculation.drafting import Drafting
+from speculation.resting import Resting
 
 _FIRST_EPOCH = Epoch(0)
 
@@ -97,6 +98,7 @@ class RoutedSequence:
     finished_drafters: set[DrafterId] = field(default_factory=set)
     """Those that have nothing more to say about this position."""
     figures: SequenceFigures = field(default_factory=SequenceFigures)
+    resting: Resting = field(default_factory=Resting)
 
     @property
     def position(self) -> int:

@@ -92,6 +92,7 @@ def drafter_work(orders: DrafterOrders) -> fleet_pb2.ToWorker:
                 max_depth=wish.max_depth,
                 max_children=wish.max_children,
                 run_ahead=wish.run_ahead,
+                num_eager=wish.num_eager,
             )
             for wish in orders.want
         ],

@@ -331,7 +331,7 @@ class Commit(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[_types_pb2.TokenLogprob, _Mapping]]] = ...) -> None: ...
 
 class Want(_message.Message):
-    __slots__ = ("sequence", "epoch", "position", "num_nodes", "below", "max_depth", "max_children", "run_ahead")
+    __slots__ = ("sequence", "epoch", "position", "num_nodes", "below", "max_depth", "max_children", "run_ahead", "num_eager")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -340,6 +340,7 @@ class Want(_message.Message):
     MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
     MAX_CHILDREN_FIELD_NUMBER: _ClassVar[int]
     RUN_AHEAD_FIELD_NUMBER: _ClassVar[int]
+    NUM_EAGER_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     epoch: int
     position: int
@@ -348,4 +349,5 @@ class Want(_message.Message):
     max_depth: int
     max_children: int
     run_ahead: bool
-    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., num_nodes: _Optional[int] = ..., below: _Optional[_Iterable[int]] = ..., max_depth: _Optional[int] = ..., max_children: _Optional[int] = ..., run_ahead: _Optional[bool] = ...) -> None: ...
+    num_eager: int
+    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., num_nodes: _Optional[int] = ..., below: _Optional[_Iterable[int]] = ..., max_depth: _Optional[int] = ..., max_children: _Optional[int] = ..., run_ahead: _Optional[bool] = ..., num_eager: _Optional[int] = ...) -> None: ...

@@ -30,15 +30,17 @@ class Followed:
     position: int
     want: Ask | None = None
     runs_ahead: bool = False
+    num_eager: int = 0
     answer: int | None = None
     """The number of the answer that is under way; None where nobody waits for one."""
     _told: set[_Path] = field(default_factory=set)
     _paths: list[_Path] = field(default_factory=list)
     """Of the nodes of the answer, by their index in it."""
 
-    def wish(self, want: Ask, *, runs_ahead: bool) -> None:
+    def wish(self, want: Ask, *, runs_ahead: bool, num_eager: int) -> None:
         """Replaces what was wanted before."""
         self.want, self.runs_ahead = want if want.num_nodes > 0 else None, runs_ahead
+        self.num_eager = num_eager or want.num_nodes
 
     def begin(self, answer: int) -> None:
         """The answer to the want has this number."""
@@ -52,6 +54,11 @@ class Followed:
         self.position += count
         self._told = {path[count:] for path in self._told if len(path) > count and path[:count] == tokens}
         self.want = replace(self.want, below=()) if self.want is not None and self.runs_ahead else None
+
+    @property
+    def may_gather(self) -> bool:
+        """Whether nobody waits for the next nodes: an answer is under way, and the first of it were told."""
+        return self.answer is not None and len(self._paths) > self.num_eager
 
     def tell(self, nodes: Sequence[DraftNode], *, is_last: bool) -> list[fleet_pb2.Draft]:
         """What is new of these nodes of the answer, a draft for each place that some of them hang at."""

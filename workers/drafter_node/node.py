@@ -1,7 +1,8 @@
 """Drafting for many sequences at once: takes all that has arrived, does one step, sends what it found, and again.
 
 One thread does all of it. All sequences share each step, and nobody waits for another's answer to be complete: nodes
-leave as they are found. A sequence that cannot be followed is let go, alone; the router draws its own conclusions from
+leave as they are found, as long as a round may wait for them. What is drafted far ahead is gathered for a while, for
+every message takes time from all who read and write it. A sequence that cannot be followed is let go, alone; the router draws its own conclusions from
 its silence, for drafts are help and never a duty.
 """
 
@@ -24,6 +25,8 @@ from workers.wire import answered_of, ask_of, commit_of, opening_of, report_to_w
 __all__ = ["DrafterNode"]
 
 logger = logging.getLogger(__name__)
+
+_GATHER_S = 0.005  # how long nodes that nobody waits for wait for others at most
 
 
 class DrafterNode:
@@ -50,6 +53,7 @@ class DrafterNode:
         """Those whose want is to be asked in the next step."""
         self._silent: list[fleet_pb2.Draft] = []
         """Answers of those that cannot be followed: nothing, at once, so that nobody waits for them."""
+        self._gathered = fleet_pb2.Drafts()
 
     def run(self, inbox: Inbox[Arrival]) -> None:
         """Works until the inbox is closed, or the router says that this is all."""
@@ -80,6 +84,7 @@ class DrafterNode:
         for number in list(self._followed):
             self._close(number)
         self._silent.clear()
+        self._gathered.Clear()
         self._steps.clear()
         self._by_answer.clear()
         self._answers = self._begin()
@@ -152,7 +157,7 @@ class DrafterNode:
             self._silent.append(draft_to_wire(message, message.below, is_last=True))
             return
         self._drop_answer(followed)
-        followed.wish(want, runs_ahead=message.run_ahead)
+        followed.wish(want, runs_ahead=message.run_ahead, num_eager=message.num_eager)
         if followed.want is not None:
             self._unasked[message.sequence] = followed
 
@@ -183,9 +188,12 @@ class DrafterNode:
     # Drafting
 
     def draft(self) -> fleet_pb2.Drafts:
-        """One step for all that is wanted, and what came of it."""
-        began_s = self._clock.wall_s()
+        """One step for all that is wanted, and what is to be told now, which may be nothing."""
+        gathered = self._gathered
+        if not gathered.drafts:
+            gathered.began_s = self._clock.wall_s()
         drafts, self._silent = self._silent, []
+        is_urgent = bool(drafts)
         self._ask()
         for found in self._answers.step():
             followed = self._by_answer.get(found.ask)
@@ -193,11 +201,16 @@ class DrafterNode:
                 self._by_answer.pop(found.ask, None)
             if followed is not None and followed.answer == found.ask:
                 drafts += followed.tell(found.nodes, is_last=found.is_last)
-        if not drafts:
+                is_urgent |= not followed.may_gather
+        gathered.drafts.extend(drafts)
+        gathered.ended_s = self._clock.wall_s()
+        may_wait = not is_urgent and gathered.ended_s - gathered.began_s < _GATHER_S
+        if may_wait or not gathered.drafts:
             return fleet_pb2.Drafts()
-        steps = [report_to_wire(step) for step in self._steps]
+        gathered.steps.extend(map(report_to_wire, self._steps))
         self._steps.clear()
-        return fleet_pb2.Drafts(drafts=drafts, steps=steps, began_s=began_s, ended_s=self._clock.wall_s())
+        self._gathered = fleet_pb2.Drafts()
+        return gathered
 
     def _ask(self) -> None:
         unasked, self._unasked = self._unasked, {}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from contracts.clock import SystemClock
+from contracts.clock import Clock, SystemClock, VirtualClock
 from contracts.config import DrafterConfig
 from contracts.types import ROOT, DraftNode, SamplingParams, StepReport
 from specfleet.v1 import fleet_pb2, types_pb2
@@ -107,13 +107,14 @@ def commit(number: int, position: int, tokens: Sequence[int], *, epoch: int = 0)
     return fleet_pb2.Commit(sequence=number, epoch=epoch, position=position, tokens=tokens)
 
 
-def node_of(rig: Rig, steps: list[StepReport] | None = None) -> DrafterNode:
+def node_of(rig: Rig, steps: list[StepReport] | None = None, clock: Clock | None = None) -> DrafterNode:
     return DrafterNode(
         rig.drafter,
         name="small",
         hello=fleet_pb2.FromWorker(),
         begin=rig.drafter.begin,
         steps=rig.reports if steps is None else steps,
+        clock=clock,
     )
 
 
@@ -184,6 +185,36 @@ def test_what_survives_a_decision_is_not_sent_again() -> None:
     drafts = [draft for _ in range(3) for draft in talk.step().drafts]
     assert talk.heard[1].tree.keys() >= survivors
     assert sum(len(draft.nodes) for draft in drafts) == len(talk.heard[1].tree) - len(survivors)
+
+
+def test_what_no_round_waits_for_is_gathered_and_never_lost() -> None:
+    text = random_tokens(random.Random(4), 20)
+
+    def paths_by(num_eager: int, *, late: bool) -> tuple[set[Path], int]:
+        """All paths that were told, from the text's end down, and in how many messages."""
+        clock = VirtualClock()
+        node, told, num_messages = node_of(Rig(model()), clock=clock), set(), 0
+        node.take(fleet_pb2.DrafterWork(open=[opening(1, text)]))
+        node.take(fleet_pb2.DrafterWork(want=[want(1, len(text), 20, num_eager=num_eager, run_ahead=True)]))
+        while node.has_work:
+            clock.advance(0.01 if late else 0.0)
+            drafts = node.draft().drafts
+            num_messages += bool(drafts)
+            for draft in drafts:
+                paths: list[Path] = []
+                for each in draft.nodes:
+                    paths.append((*(tuple(draft.below) if each.parent == ROOT else paths[each.parent]), each.token))
+                told |= set(paths)
+        return told, num_messages
+
+    everything, most = paths_by(0, late=False)
+    assert len(everything) == 20
+    gathered, few = paths_by(4, late=False)
+    assert gathered == everything
+    assert 2 <= few < most
+    in_time, more = paths_by(4, late=True)
+    assert in_time == everything
+    assert few < more < most, "nothing is held back for long"
 
 
 def test_without_run_ahead_there_is_one_answer() -> None:
