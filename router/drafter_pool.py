@@ -5,7 +5,7 @@ Orders are gathered while an event is handled and leave in one message for each 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from contracts.clock import Clock
@@ -26,6 +26,10 @@ from speculation.roster import Member, Roster
 
 __all__ = ["DrafterFigures", "DrafterPool"]
 
+_MAX_FOLLOWERS = 4  # of one sequence
+_KNOWN_HERE = 12.0  # tokens of a sequence after which it is clear how good a drafter is at it
+_KNOWN = 4000.0  # tokens of a tenant after which its prompts alone say who is good at what
+_CLEARLY = 0.05  # better than the best at work, in agreement
 _RUN_AHEAD = 3  # draft nodes for each one that a round may check: those in flight, their successors, and likely misses
 
 
@@ -45,7 +49,8 @@ class _Connected:
     offer: DrafterOffer
     link: DrafterLink
     orders: DrafterOrders = field(default_factory=DrafterOrders)
-    following: set[SequenceId] = field(default_factory=set)
+    following: dict[SequenceId, bool] = field(default_factory=dict)
+    """The sequences that it has open, and whether it is to draft for them."""
     figures: DrafterFigures = field(default_factory=DrafterFigures)
 
 
@@ -122,7 +127,7 @@ class DrafterPool:
                 sequence.drafting.drafters = ()
             elif not sequence.parts.is_routed:
                 sequence.drafting.drafters = self._first(sequence)
-            self._tell(sequence)
+            self._tell(sequence, self._followers(sequence))
 
     def decided(self, sequence: RoutedSequence, verdict: Verdict) -> None:
         """New committed tokens for those who follow a sequence, and the next wish where wishes do not stand."""
@@ -135,11 +140,11 @@ class DrafterPool:
             tokens=verdict.tokens,
             logprobs=verdict.logprobs,
         )
-        for drafter, connected in self._connected.items():
+        for connected in self._connected.values():
             if sequence.id in connected.following:
                 connected.orders.commit.append(news)
-                if not sequence.parts.runs_ahead and drafter in sequence.drafting.drafters:
-                    connected.orders.want.append(self._wish(sequence))
+                if not sequence.parts.runs_ahead and connected.following[sequence.id]:
+                    connected.orders.wish(self._wish(sequence))
 
     def end(self, sequence: RoutedSequence) -> None:
         """Nobody needs to follow it any more; what it taught stays."""
@@ -151,12 +156,13 @@ class DrafterPool:
         self._close(sequence)
         self._tell(sequence)
 
-    def take(self, drafter: DrafterId, drafts: Drafts, sequences: dict[SequenceId, RoutedSequence]) -> None:
-        """What a drafter found goes into the trees; what came too late is counted."""
+    def take(self, drafter: DrafterId, drafts: Drafts, sequences: dict[SequenceId, RoutedSequence]) -> bool:
+        """What a drafter found goes into the trees; what came too late is counted. Whether it follows a sequence that
+        it should rather draft for."""
         connected = self._connected.get(drafter)
         if connected is None:
             self.num_stale += len(drafts.drafts)
-            return
+            return False
         figures = connected.figures
         figures.busy_s += max(drafts.ended_s - drafts.began_s, 0.0)
         for step in drafts.steps:
@@ -171,6 +177,17 @@ class DrafterPool:
             sequence.drafting.take(drafter, draft.nodes, position=draft.position, below=draft.below)
             if draft.is_last and draft.position == sequence.position:
                 sequence.finished_drafters.add(drafter)
+        is_better = False
+        for evidence in drafts.evidence:
+            sequence = sequences.get(evidence.sequence)
+            if sequence is None or evidence.epoch != sequence.epoch or drafter not in sequence.drafting.members:
+                self.num_stale += 1
+                continue
+            drafting = sequence.drafting
+            drafting.followed(drafter, num_tokens=evidence.num_tokens, num_agreed=evidence.num_agreed)
+            best = max((drafting.scores.score(other) for other in drafting.drafters), default=0.0)
+            is_better |= drafter not in drafting.drafters and drafting.scores.score(drafter) > best + _CLEARLY
+        return is_better
 
     def count(self, said_by: Sequence[Iterable[DrafterId]], accepted: frozenset[int]) -> None:
         """A round checked these nodes, each said by some drafters, and accepted some."""
@@ -196,24 +213,48 @@ class DrafterPool:
         able = sorted(sequence.drafting.members & self._connected.keys(), key=self._rank)
         return tuple(able[: sequence.parts.max_drafters])
 
-    def _tell(self, sequence: RoutedSequence) -> None:
+    def _followers(self, sequence: RoutedSequence) -> frozenset[DrafterId]:
+        """Who besides its drafters should read along, to learn how good it would be: those that are little known, here
+        and in general, and everyone little known here where those at work disappoint."""
+        drafting = sequence.drafting
+        if not sequence.parts.is_routed or sequence.resting.now or self.cooperation.is_backlogged:
+            return frozenset()
+        expertise, is_disappointed = self.roster.expertise(drafting.tenant), drafting.accepted_length.trial_share > 0.0
+        unknown = [
+            drafter
+            for drafter, connected in self._connected.items()
+            if connected.offer.has_logits
+            and drafter in drafting.members
+            and drafter not in drafting.drafters
+            and drafting.scores.num_tokens(drafter) < _KNOWN_HERE
+            and (is_disappointed or expertise.num_tokens(drafter) < _KNOWN)
+            and len(connected.following) < connected.offer.capacity
+        ]
+        return frozenset(
+            sorted(unknown, key=lambda drafter: (-drafting.scores.score(drafter), drafter))[:_MAX_FOLLOWERS]
+        )
+
+    def _tell(self, sequence: RoutedSequence, followers: Collection[DrafterId] = ()) -> None:
         """Opens the sequence where it has become someone's, closes it where it no longer is."""
         for drafter, connected in self._connected.items():
-            wanted = drafter in sequence.drafting.drafters
-            if wanted and sequence.id not in connected.following:
-                connected.following.add(sequence.id)
+            drafts, before = drafter in sequence.drafting.drafters, connected.following.get(sequence.id)
+            if not drafts and drafter not in followers:
+                if before is not None:
+                    del connected.following[sequence.id]
+                    connected.orders.end(sequence.id)
+                continue
+            if before is None:
                 connected.orders.open.append(opened(sequence))
-                connected.orders.want.append(self._wish(sequence))
+            if drafts is not before:
+                connected.following[sequence.id] = drafts
+                connected.orders.wish(self._wish(sequence) if drafts else _only_follow(sequence))
+            if drafts and not before:
                 sequence.finished_drafters.discard(drafter)
                 sequence.asked_s = self.clock.now_s()
-            elif not wanted and sequence.id in connected.following:
-                connected.following.discard(sequence.id)
-                connected.orders.end(sequence.id)
 
     def _close(self, sequence: RoutedSequence) -> None:
         for connected in self._connected.values():
-            if sequence.id in connected.following:
-                connected.following.discard(sequence.id)
+            if connected.following.pop(sequence.id, None) is not None:
                 connected.orders.end(sequence.id)
 
     def _wish(self, sequence: RoutedSequence) -> Wish:
@@ -228,6 +269,10 @@ class DrafterPool:
             run_ahead=sequence.parts.runs_ahead,
             num_eager=sequence.max_draft,
         )
+
+
+def _only_follow(sequence: RoutedSequence) -> Wish:
+    return Wish(sequence=sequence.id, epoch=sequence.epoch, position=sequence.position, num_nodes=0)
 
 
 def opened(sequence: RoutedSequence) -> Opened:

@@ -30,6 +30,7 @@ __all__ = [
     "DrafterOffer",
     "DrafterOrders",
     "Drafts",
+    "Evidence",
     "Failure",
     "Opened",
     "RoundDone",
@@ -108,8 +109,9 @@ class TokensDecided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a drafter is to draft below the committed tokens. With `run_ahead` it holds after every commit again. Of what
-    it finds the first `num_eager` nodes are wanted as soon as possible (0: all), for a round may wait for them."""
+    """What a drafter is to draft below the committed tokens; with no nodes it only follows. With `run_ahead` it holds
+    after every commit again. Of what it finds the first `num_eager` nodes are wanted as soon as possible (0: all), for
+    a round may wait for them."""
 
     sequence: SequenceId
     epoch: Epoch
@@ -138,6 +140,11 @@ class DrafterOrders:
         self.want = [wish for wish in self.want if wish.sequence != sequence]
         if len(self.open) == num_before:
             self.close.append(sequence)
+
+    def wish(self, wish: Wish) -> None:
+        """What is wanted of a sequence now; it takes the place of what was wanted before."""
+        self.want = [other for other in self.want if other.sequence != wish.sequence]
+        self.want.append(wish)
 
     def __bool__(self) -> bool:
         return bool(self.close or self.open or self.commit or self.want)
@@ -190,6 +197,16 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Of a sequence that a drafter only follows: at how many of so many tokens it would have said the same."""
+
+    sequence: SequenceId
+    epoch: Epoch
+    num_tokens: int
+    num_agreed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drafts:
     """One message of a drafter."""
 
@@ -197,6 +214,7 @@ class Drafts:
     steps: tuple[StepReport, ...]
     began_s: float
     ended_s: float
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

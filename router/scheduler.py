@@ -138,7 +138,7 @@ class Scheduler:
 
     def drafts(self, drafter: DrafterId, drafts: Drafts) -> None:
         """A drafter says what it found."""
-        self.pool.take(drafter, drafts, self.running)
+        self._needs_routing |= self.pool.take(drafter, drafts, self.running)
 
     def round_done(self, done: RoundDone) -> None:
         """The verifier says what came of a round."""

@@ -28,6 +28,7 @@ from router.orders import (
     DrafterOffer,
     DrafterOrders,
     Drafts,
+    Evidence,
     Failure,
     Opened,
     RoundDone,
@@ -285,6 +286,21 @@ def drafts(message: fleet_pb2.Drafts, drafter: DrafterId, *, num_tokens: int) ->
         steps=tuple(_report(step) for step in message.steps),
         began_s=message.began_s,
         ended_s=message.ended_s,
+        evidence=tuple(_evidence(each, drafter) for each in message.evidence),
+    )
+
+
+def _evidence(evidence: fleet_pb2.Evidence, drafter: DrafterId) -> Evidence:
+    if not 0 < evidence.num_tokens <= _MAX_NODES or evidence.num_agreed > evidence.num_tokens:
+        raise InvalidArgument(
+            f"drafter {drafter} agrees with {evidence.num_agreed} of {evidence.num_tokens} tokens; right are 1 to "
+            f"{_MAX_NODES} tokens, and no more than all of them"
+        )
+    return Evidence(
+        sequence=SequenceId(str(evidence.sequence)),
+        epoch=Epoch(evidence.epoch),
+        num_tokens=evidence.num_tokens,
+        num_agreed=evidence.num_agreed,
     )
 
 

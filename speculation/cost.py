@@ -36,6 +36,7 @@ MOST = 2**40
 
 
 _FEW = 16
+_ONE_BY_ONE = 16  # for so few rounds arrays take longer than a loop
 _LONGEST_WAIT = 256
 
 
@@ -141,6 +142,9 @@ class CostTable:
         num_context: NDArray[np.float64],  # [n]
     ) -> NDArray[np.float64]:
         """`cost_s` of n rounds at once: [n]."""
+        if num_rows.size <= _ONE_BY_ONE:
+            pairs = zip(num_rows.tolist(), num_context.tolist(), strict=True)
+            return np.array([self.cost_s(rows, context) for rows, context in pairs])
         self._refit_if_due()
         grid, rows, contexts = np.array(self._grid), np.array(self._rows), np.array(self._contexts)
         row, row_part = _all_between(rows, num_rows)

@@ -113,6 +113,12 @@ class Drafting:
         # A later node may have pushed out an earlier one of a full tree.
         return [place if isinstance(place, int) and place in self.tree else None for place in places]
 
+    def followed(self, drafter: DrafterId, *, num_tokens: int, num_agreed: int) -> None:
+        """Free evidence: so often a drafter that did not draft would have said what was committed."""
+        if drafter in self._kind_of:
+            for index in range(num_tokens):
+                self.scores.followed(drafter, float(index < num_agreed))
+
     def settle(self, verdict: Verdict) -> Settled:
         """Re-roots the tree, and learns. A verdict that came too late changes nothing."""
         checked = self.tree.in_flight is not None and len(self.tree.in_flight.ids) > 0

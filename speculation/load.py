@@ -31,6 +31,11 @@ class Cooperation:
         self.num_drafters = 1
         self._streak = 0
 
+    @property
+    def is_backlogged(self) -> bool:
+        """Whether rounds were waiting at the last look: no time for anything but drafting."""
+        return self._streak < 0
+
     def observe(self, *, busy_share: float, backlog_rounds: float) -> int:
         """One look at the verifier: what part of the time since the last look it worked, and how many rounds of rows
         wait for it. The number of drafters from now on."""

@@ -20,7 +20,7 @@ class Resting:
     __slots__ = ("_fruitless", "_left", "_pause", "longest_pause", "now", "patience", "shortest_pause")
 
     def __init__(self, *, patience: int = 8, shortest_pause: int = 16, longest_pause: int = 256) -> None:
-        if not 1 <= patience or not 1 <= shortest_pause <= longest_pause:
+        if patience < 1 or not 1 <= shortest_pause <= longest_pause:
             raise InvalidArgument(
                 f"resting has patience {patience}, shortest_pause {shortest_pause}, longest_pause {longest_pause}; "
                 "all are 1 or more rounds, and the last is the longest"

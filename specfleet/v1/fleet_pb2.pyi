@@ -163,16 +163,30 @@ class Failure(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Drafts(_message.Message):
-    __slots__ = ("drafts", "steps", "began_s", "ended_s")
+    __slots__ = ("drafts", "steps", "began_s", "ended_s", "evidence")
     DRAFTS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     BEGAN_S_FIELD_NUMBER: _ClassVar[int]
     ENDED_S_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     drafts: _containers.RepeatedCompositeFieldContainer[Draft]
     steps: _containers.RepeatedCompositeFieldContainer[StepReport]
     began_s: float
     ended_s: float
-    def __init__(self, drafts: _Optional[_Iterable[_Union[Draft, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[StepReport, _Mapping]]] = ..., began_s: _Optional[float] = ..., ended_s: _Optional[float] = ...) -> None: ...
+    evidence: _containers.RepeatedCompositeFieldContainer[Evidence]
+    def __init__(self, drafts: _Optional[_Iterable[_Union[Draft, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[StepReport, _Mapping]]] = ..., began_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ...) -> None: ...
+
+class Evidence(_message.Message):
+    __slots__ = ("sequence", "epoch", "num_tokens", "num_agreed")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_AGREED_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    epoch: int
+    num_tokens: int
+    num_agreed: int
+    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., num_tokens: _Optional[int] = ..., num_agreed: _Optional[int] = ...) -> None: ...
 
 class Draft(_message.Message):
     __slots__ = ("sequence", "epoch", "position", "below", "nodes", "is_last")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from contracts.types import ROOT, DraftNode
 from specfleet.v1 import fleet_pb2
 from workers.drafters.drafter import Ask
+from workers.wire import sequence_id
 
 __all__ = ["Followed", "draft_to_wire"]
 
@@ -31,6 +32,12 @@ class Followed:
     want: Ask | None = None
     runs_ahead: bool = False
     num_eager: int = 0
+    only_follows: bool = False
+    unread: _Path = ()
+    """Of a sequence that is only followed: tokens that the drafter was not told yet, so that it can be asked first
+    what it would have said."""
+    num_scoring: int = 0
+    """So many of them it is being asked about."""
     answer: int | None = None
     """The number of the answer that is under way; None where nobody waits for one."""
     _told: set[_Path] = field(default_factory=set)
@@ -41,6 +48,7 @@ class Followed:
         """Replaces what was wanted before."""
         self.want, self.runs_ahead = want if want.num_nodes > 0 else None, runs_ahead
         self.num_eager = num_eager or want.num_nodes
+        self.only_follows, self.num_scoring = want.num_nodes == 0, 0
 
     def begin(self, answer: int) -> None:
         """The answer to the want has this number."""
@@ -54,6 +62,17 @@ class Followed:
         self.position += count
         self._told = {path[count:] for path in self._told if len(path) > count and path[:count] == tokens}
         self.want = replace(self.want, below=()) if self.want is not None and self.runs_ahead else None
+
+    def read_later(self, tokens: _Path) -> None:
+        """The target decided these tokens, and nobody waits for what the drafter makes of them."""
+        self.position += len(tokens)
+        self.unread += tokens
+        self._told.clear()
+
+    def to_score(self) -> Ask:
+        """A question whose answer needs to know what the drafter would have said in place of each unread token."""
+        self.num_scoring = len(self.unread)
+        return Ask(sequence=sequence_id(self.sequence), num_nodes=1, below=self.unread, max_depth=1, max_children=1)
 
     @property
     def may_gather(self) -> bool:

@@ -47,7 +47,7 @@ def speed_of(drafter: Drafter, clock: Clock) -> Speed:
     for time in range(_NUM_TIMES):
         name = SequenceId(f"probe-{time}")
         began_s = clock.now_s()
-        drafter.open([Opening(sequence=name, tenant=TenantId("probe"), tokens=_TEXT)])
+        drafter.open([Opening(sequence=name, tenant=TenantId("specfleet:probe"), tokens=_TEXT)])
         opened_s = clock.now_s()
         drafter.propose([Ask(sequence=name, num_nodes=_NUM_NODES)])
         open_s.append(opened_s - began_s)

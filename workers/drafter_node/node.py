@@ -9,15 +9,15 @@ its silence, for drafts are help and never a duty.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from contracts.clock import Clock, SystemClock
 from contracts.errors import SpecfleetError
-from contracts.types import StepReport
+from contracts.types import SequenceId, StepReport
 from specfleet.v1 import fleet_pb2
 from workers.drafter_node.answers import Answers
 from workers.drafter_node.followed import Followed, draft_to_wire
-from workers.drafters.drafter import Drafter
+from workers.drafters.drafter import Commit, Drafter
 from workers.inbox import Inbox
 from workers.link import Arrival, Stream
 from workers.wire import answered_of, ask_of, commit_of, opening_of, report_to_wire, sequence_id
@@ -26,11 +26,13 @@ __all__ = ["DrafterNode"]
 
 logger = logging.getLogger(__name__)
 
+_SCORED_TOKENS = 6  # of a followed sequence at a time: one more row costs little, one more step costs much
 _GATHER_S = 0.005  # how long nodes that nobody waits for wait for others at most
 
 
 class DrafterNode:
-    """See the module. `begin` makes new answers of the drafter; it appends to `steps` what its model's steps cost."""
+    """See the module. `begin` makes new answers of the drafter; it appends to `steps` what its model's steps cost.
+    `agreement` says of a sequence's tokens since it was last asked whether the drafter had said the same."""
 
     def __init__(
         self,
@@ -40,12 +42,14 @@ class DrafterNode:
         hello: fleet_pb2.FromWorker,
         begin: Callable[[], Answers],
         steps: list[StepReport],
+        agreement: Callable[[SequenceId], Sequence[bool]] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.name, self.hello = name, hello
         self.num_stale = 0
         """Messages about an epoch or a position that is not the one here."""
         self._drafter, self._begin, self._steps, self._clock = drafter, begin, steps, clock or SystemClock()
+        self._agreement = agreement
         self._followed: dict[int, Followed] = {}
         self._answers = begin()
         self._by_answer: dict[int, Followed] = {}
@@ -71,7 +75,7 @@ class DrafterNode:
                     logger.warning("dropped a message that is none for a drafter: %.200s", arrival.message)
             if stream is not None and self.has_work:
                 drafts = self.draft()
-                if drafts.drafts:
+                if drafts.drafts or drafts.evidence:
                     stream.send(fleet_pb2.FromWorker(drafts=drafts))
 
     @property
@@ -134,6 +138,11 @@ class DrafterNode:
         followed = self._current(message)
         if followed is None:
             return
+        if followed.only_follows and self._agreement is not None:
+            followed.read_later(tuple(message.tokens))
+            if not followed.num_scoring and len(followed.unread) >= _SCORED_TOKENS:
+                self._unasked[message.sequence] = followed
+            return
         try:
             commit = commit_of(message, with_logprobs=self._drafter.num_logprobs > 0)
             self._drafter.commit([commit])
@@ -157,9 +166,14 @@ class DrafterNode:
             self._silent.append(draft_to_wire(message, message.below, is_last=True))
             return
         self._drop_answer(followed)
+        if followed.unread and not self._read(followed, len(followed.unread)):
+            self._silent.append(draft_to_wire(message, message.below, is_last=True))
+            return
         followed.wish(want, runs_ahead=message.run_ahead, num_eager=message.num_eager)
         if followed.want is not None:
             self._unasked[message.sequence] = followed
+        elif self._agreement is not None:
+            self._agreement(sequence_id(message.sequence))  # the router has judged itself what was drafted until now
 
     def _current(self, message: fleet_pb2.Commit | fleet_pb2.Want) -> Followed | None:
         """The sequence of a message that is about its present state.
@@ -178,6 +192,36 @@ class DrafterNode:
             logger.warning("sequence %d is at %s here, and %s was next; it is let go", message.sequence, here, there)
             self._close(message.sequence)
         return None
+
+    def _score(self, followed: Followed) -> bool:
+        """What the drafter would have said is known: tells it the tokens, and the router how often they agree."""
+        num_scored, followed.num_scoring, followed.answer = followed.num_scoring, 0, None
+        if not self._read(followed, num_scored) or self._agreement is None:
+            return False
+        agreed = self._agreement(sequence_id(followed.sequence))
+        if not agreed:
+            return False
+        self._gathered.evidence.append(
+            fleet_pb2.Evidence(
+                sequence=followed.sequence, epoch=followed.epoch, num_tokens=len(agreed), num_agreed=sum(agreed)
+            )
+        )
+        return True
+
+    def _read(self, followed: Followed, num_tokens: int) -> bool:
+        """Tells the drafter so many of the tokens that it was not told yet; whether the sequence is still followed."""
+        tokens, rest = followed.unread[:num_tokens], followed.unread[num_tokens:]
+        position = followed.position - len(followed.unread)
+        try:
+            self._drafter.commit([Commit(sequence=sequence_id(followed.sequence), position=position, tokens=tokens)])
+        except SpecfleetError as error:
+            logger.warning("sequence %d can be followed no longer: %s", followed.sequence, error)
+            self._close(followed.sequence)
+            return False
+        followed.unread = rest
+        if len(rest) >= _SCORED_TOKENS and followed.only_follows:
+            self._unasked[followed.sequence] = followed
+        return True
 
     def _drop_answer(self, followed: Followed) -> None:
         """Whatever still comes of what was asked for it says nothing any more."""
@@ -199,13 +243,17 @@ class DrafterNode:
             followed = self._by_answer.get(found.ask)
             if found.is_last:
                 self._by_answer.pop(found.ask, None)
-            if followed is not None and followed.answer == found.ask:
+            if followed is None or followed.answer != found.ask:
+                continue
+            if followed.num_scoring:
+                is_urgent |= found.is_last and self._score(followed)
+            else:
                 drafts += followed.tell(found.nodes, is_last=found.is_last)
                 is_urgent |= not followed.may_gather
         gathered.drafts.extend(drafts)
         gathered.ended_s = self._clock.wall_s()
         may_wait = not is_urgent and gathered.ended_s - gathered.began_s < _GATHER_S
-        if may_wait or not gathered.drafts:
+        if may_wait or not (gathered.drafts or gathered.evidence):
             return fleet_pb2.Drafts()
         gathered.steps.extend(map(report_to_wire, self._steps))
         self._steps.clear()
@@ -215,13 +263,14 @@ class DrafterNode:
     def _ask(self) -> None:
         unasked, self._unasked = self._unasked, {}
         for number, followed in unasked.items():
-            if followed.want is None:
+            ask = followed.to_score() if followed.only_follows else followed.want
+            if ask is None:
                 continue
             try:
-                (answer,) = self._answers.add([followed.want])
+                (answer,) = self._answers.add([ask])
             except SpecfleetError as error:
                 logger.warning("dropped a want of sequence %d: %s", number, error)
-                self._silent.append(draft_to_wire(followed, followed.want.below, is_last=True))
+                self._silent.append(draft_to_wire(followed, ask.below, is_last=True))
                 followed.want = None
                 continue
             followed.begin(answer)

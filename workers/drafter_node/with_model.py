@@ -37,7 +37,9 @@ def hosted_with_model(name: str, config: DrafterConfig, engine: EngineConfig) ->
             raise Internal(f"drafter {name} of kind {drafter.kind} has an engine and no search")
         face = ModelFace(identity=loaded.engine.identity, max_context=limits.max_context, device=loaded.config.device)
         hello = hello_of(name, config, drafter, speed_of_engine(loaded.engine), face)
-        yield DrafterNode(drafter, name=name, hello=hello, begin=drafter.begin, steps=steps)
+        yield DrafterNode(
+            drafter, name=name, hello=hello, begin=drafter.begin, steps=steps, agreement=drafter.agreement
+        )
 
 
 def speed_of_engine(engine: Engine) -> Speed:

@@ -4,13 +4,13 @@ sequence suffers from another."""
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
 from contracts.clock import Clock, SystemClock, VirtualClock
 from contracts.config import DrafterConfig
-from contracts.types import ROOT, DraftNode, SamplingParams, StepReport
+from contracts.types import ROOT, DraftNode, SamplingParams, SequenceId, StepReport
 from specfleet.v1 import fleet_pb2, types_pb2
 from tests.workers.drafters.model_rig import GREEDY, MAX_CONTEXT, NOISY, Rig, model, random_tokens
 from tests.workers.drafters.rig import ALL_KINDS, sentences
@@ -107,7 +107,12 @@ def commit(number: int, position: int, tokens: Sequence[int], *, epoch: int = 0)
     return fleet_pb2.Commit(sequence=number, epoch=epoch, position=position, tokens=tokens)
 
 
-def node_of(rig: Rig, steps: list[StepReport] | None = None, clock: Clock | None = None) -> DrafterNode:
+def node_of(
+    rig: Rig,
+    steps: list[StepReport] | None = None,
+    clock: Clock | None = None,
+    agreement: Callable[[SequenceId], Sequence[bool]] | None = None,
+) -> DrafterNode:
     return DrafterNode(
         rig.drafter,
         name="small",
@@ -115,6 +120,7 @@ def node_of(rig: Rig, steps: list[StepReport] | None = None, clock: Clock | None
         begin=rig.drafter.begin,
         steps=rig.reports if steps is None else steps,
         clock=clock,
+        agreement=agreement,
     )
 
 
@@ -215,6 +221,42 @@ def test_what_no_round_waits_for_is_gathered_and_never_lost() -> None:
     in_time, more = paths_by(4, late=True)
     assert in_time == everything
     assert few < more < most, "nothing is held back for long"
+
+
+def test_whoever_only_follows_says_how_often_it_agrees() -> None:
+    rng = random.Random(5)
+    rig, truth = Rig(model()), Rig(model())
+    node = node_of(rig, agreement=rig.drafter.agreement)
+    text, position = random_tokens(rng, 20), 20
+    node.take(fleet_pb2.DrafterWork(open=[opening(1, text, NOISY)], want=[want(1, 20, 0)]))
+    truth.open(sequence_id(1), text, NOISY)
+    num_tokens = num_agreed = num_expected = num_decided = 0
+    for _ in range(12):
+        tokens = []
+        for _ in range(rng.randint(1, 4)):
+            # What it would say here, and the target says so half of the time.
+            (tree,) = truth.drafter.propose([Ask(sequence=sequence_id(1), num_nodes=1)])
+            token = tree[0].token if rng.random() < 0.5 else 7
+            num_expected += token == tree[0].token
+            truth.commit(sequence_id(1), position + len(tokens), [token])
+            tokens.append(token)
+        node.take(fleet_pb2.DrafterWork(commit=[commit(1, position, tokens)]))
+        position, num_decided = position + len(tokens), num_decided + len(tokens)
+        while node.has_work:
+            drafts = node.draft()
+            assert not drafts.drafts
+            for evidence in drafts.evidence:
+                num_tokens, num_agreed = num_tokens + evidence.num_tokens, num_agreed + evidence.num_agreed
+    assert num_decided - 6 < num_tokens <= num_decided, "all but the last few"
+    assert num_expected - 6 <= num_agreed <= num_expected
+    # Asked to draft, it does so from where the text is now; and what it drafted is no evidence afterwards.
+    node.take(fleet_pb2.DrafterWork(want=[want(1, position, 4)]))
+    while node.has_work:
+        drafts = node.draft()
+        assert not drafts.evidence
+        assert {draft.position for draft in drafts.drafts} <= {position}
+    node.take(fleet_pb2.DrafterWork(commit=[commit(1, position, [9])], want=[want(1, position + 1, 0)]))
+    assert not node.has_work
 
 
 def test_without_run_ahead_there_is_one_answer() -> None:

@@ -1,0 +1,156 @@
+"""Who drafts, who follows, and how following becomes drafting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from contracts.clock import VirtualClock
+from contracts.types import DrafterId, DraftNode, SamplingParams, SequenceId, TenantId, Verdict
+from router.drafter_pool import DrafterPool
+from router.modes import mode_parts
+from router.orders import Draft, DrafterOffer, DrafterOrders, Drafts, Evidence
+from router.sequence import RoutedSequence
+from speculation.roster import Roster
+from tests.router.rig import Collected
+
+TENANT = TenantId("t")
+GENERAL, EXPERT, LOOKUP = DrafterId("general"), DrafterId("expert"), DrafterId("lookup")
+
+
+class Heard:
+    """What one drafter was told; and what it is to do for the only sequence: None where it does not have it."""
+
+    def __init__(self, name: DrafterId, *, has_logits: bool = True) -> None:
+        self.offer = DrafterOffer(
+            drafter=name,
+            kind="model",
+            model=None,
+            has_logits=has_logits,
+            num_logprobs=0,
+            capacity=8,
+            step_s=0.001,
+            prefill_s_per_token=0.0,
+            max_context=512,
+            device="cpu",
+        )
+        self.num_wanted: int | None = None
+        self.num_tokens = 0
+
+    def send(self, orders: DrafterOrders) -> None:
+        self.num_wanted = None if orders.close else self.num_wanted
+        for opened in orders.open:
+            assert self.num_wanted is None, "opened twice"
+            self.num_wanted, self.num_tokens = 0, len(opened.tokens)
+        self.num_tokens += sum(len(news.tokens) for news in orders.commit)
+        assert len(orders.want) <= 1, "one wish at a time"
+        for wish in orders.want:
+            assert wish.position == self.num_tokens
+            self.num_wanted = wish.num_nodes
+
+
+class Scene:
+    def __init__(self, mode: str = "fleet", names: Sequence[DrafterId] = (GENERAL, EXPERT)) -> None:
+        self.roster = Roster()
+        self.pool = DrafterPool(self.roster, VirtualClock(), order=[GENERAL])
+        self.heard = {name: Heard(name, has_logits=name != LOOKUP) for name in names}
+        self.sequence = RoutedSequence(
+            id=SequenceId("1"),
+            tenant=TENANT,
+            tokens=list(range(10)),
+            num_prompt=10,
+            max_tokens=100,
+            sampling=SamplingParams(),
+            parts=mode_parts(mode),
+            max_draft=5,
+            drafting=self.roster.open(TENANT, list(range(10)), temperature=0.0),
+            output=Collected(100),
+        )
+        for heard in self.heard.values():
+            self.pool.join(heard.offer, heard, [self.sequence])
+        self.route()
+
+    def route(self) -> dict[DrafterId, int | None]:
+        self.pool.route([self.sequence], round_s=0.02)
+        self.pool.flush()
+        return {name: heard.num_wanted for name, heard in self.heard.items()}
+
+    def decide(self, guess: int, choice: int) -> None:
+        """The drafter at work guesses a token, and the target says its own."""
+        (drafter,) = self.sequence.drafting.drafters
+        node = DraftNode(token=guess, parent=-1, confidence=0.8, drafter=drafter)
+        self.sequence.drafting.take(drafter, [node])
+        frontier = self.sequence.drafting.tree.frontier(1)
+        self.sequence.drafting.tree.start(frontier)
+        accepted = (0,) if guess == choice else ()
+        tokens = (choice, 3) if accepted else (choice,)
+        verdict = Verdict(
+            sequence=self.sequence.id,
+            epoch=self.sequence.epoch,
+            position=self.sequence.position,
+            accepted=accepted,
+            tokens=tokens,
+        )
+        self.sequence.drafting.settle(verdict)
+        self.sequence.tokens += tokens
+        self.pool.decided(self.sequence, verdict)
+        self.pool.flush()
+
+    def says(self, drafter: DrafterId, *, num_tokens: int, num_agreed: int, epoch: int = 0) -> bool:
+        evidence = Evidence(
+            sequence=self.sequence.id,
+            epoch=type(self.sequence.epoch)(epoch),
+            num_tokens=num_tokens,
+            num_agreed=num_agreed,
+        )
+        drafts = Drafts(drafts=(), steps=(), began_s=0.0, ended_s=0.0, evidence=(evidence,))
+        return self.pool.take(drafter, drafts, {self.sequence.id: self.sequence})
+
+
+def at_work(scene: Scene) -> tuple[DrafterId, DrafterId]:
+    """Who drafts, and who of the two with a model does not."""
+    (drafter,) = scene.sequence.drafting.drafters
+    return drafter, EXPERT if drafter == GENERAL else GENERAL
+
+
+def test_whoever_is_little_known_follows_and_takes_over_when_it_is_better() -> None:
+    scene = Scene()
+    first, other = at_work(scene)
+    assert (scene.heard[first].num_wanted or 0) > 0
+    assert scene.heard[other].num_wanted == 0, "it has the sequence and drafts nothing"
+    for _ in range(6):
+        scene.decide(7, 8)  # always wrong
+    assert scene.heard[other].num_tokens == len(scene.sequence.tokens), "followers hear every token"
+    assert not scene.says(other, num_tokens=6, num_agreed=0), "no better"
+    assert scene.says(other, num_tokens=6, num_agreed=6)
+    scene.route()
+    assert at_work(scene) == (other, first)
+    assert (scene.heard[other].num_wanted or 0) > 0
+    before = scene.pool.num_stale
+    assert not scene.says(first, num_tokens=6, num_agreed=6, epoch=3), "of another epoch"
+    assert scene.pool.num_stale == before + 1
+
+
+def test_nobody_follows_who_is_known_or_has_no_model_or_where_nobody_is_chosen() -> None:
+    scene = Scene(names=(GENERAL, EXPERT, LOOKUP))
+    assert scene.heard[LOOKUP].num_wanted != 0, "without a model it does not follow"
+    known = Scene()
+    for name in (GENERAL, EXPERT):
+        known.roster.expertise(TENANT).learn(known.sequence.drafting.features, name, 0.5, 5000.0)
+    assert 0 not in known.route().values()
+    assert 0 not in {heard.num_wanted for heard in Scene("pearl").heard.values()}
+    scene.sequence.resting.now = True
+    assert set(scene.route().values()) == {None}, "nobody has a sequence that rests"
+
+
+def test_a_draft_of_a_drafter_that_only_follows_is_taken_all_the_same() -> None:
+    """It was on its way when the wish changed."""
+    scene = Scene()
+    _, other = at_work(scene)
+    node = DraftNode(token=5, parent=-1, confidence=0.5, drafter=other)
+    draft = Draft(
+        sequence=scene.sequence.id, epoch=scene.sequence.epoch, position=10, below=(), nodes=(node,), is_last=True
+    )
+    scene.pool.take(
+        other, Drafts(drafts=(draft,), steps=(), began_s=0.0, ended_s=0.0), {scene.sequence.id: scene.sequence}
+    )
+    assert len(scene.sequence.drafting.tree) == 1
