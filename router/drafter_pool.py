@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from contracts.clock import Clock
 from contracts.types import DrafterId, SequenceId, Verdict
+from router.fused_steps import NUM_CANDIDATES, FusedSteps
 from router.orders import (
+    LINK_S,
     DrafterLink,
     DrafterOffer,
     DrafterOrders,
@@ -21,6 +23,8 @@ from router.orders import (
     num_logprobs_wanted,
 )
 from router.sequence import RoutedSequence
+from speculation.fusion import FusionKind
+from speculation.fusion_choice import FusionChoice
 from speculation.load import Cooperation
 from speculation.roster import Member, Roster
 
@@ -57,8 +61,11 @@ class _Connected:
 class DrafterPool:
     """See the module. `order` ranks names for modes that take the first drafter; unlisted ones come last, by name."""
 
-    def __init__(self, roster: Roster, clock: Clock, *, order: Sequence[DrafterId] = ()) -> None:
+    def __init__(
+        self, roster: Roster, clock: Clock, *, order: Sequence[DrafterId] = (), fusion: FusionKind | None = None
+    ) -> None:
         self.roster, self.clock = roster, clock
+        self.fusion = FusionChoice(fusion)
         self.cooperation = Cooperation()
         self.num_stale = 0
         self._order = {drafter: place for place, drafter in enumerate(order)}
@@ -89,6 +96,8 @@ class DrafterPool:
         self.roster.leave(drafter)
         for sequence in running:
             sequence.drafting.leave(drafter)
+            if sequence.steps is not None and sequence.steps.answered(drafter, sequence.steps.path):
+                self._step(sequence)
 
     @property
     def offers(self) -> list[DrafterOffer]:
@@ -127,12 +136,16 @@ class DrafterPool:
                 sequence.drafting.drafters = ()
             elif not sequence.parts.is_routed:
                 sequence.drafting.drafters = self._first(sequence)
-            self._tell(sequence, self._followers(sequence))
+            changed = self._choose_fusion(sequence, round_s)
+            self._tell(sequence, self._followers(sequence), renews=changed)
 
     def decided(self, sequence: RoutedSequence, verdict: Verdict) -> None:
         """New committed tokens for those who follow a sequence, and the next wish where wishes do not stand."""
         sequence.finished_drafters.clear()
         sequence.asked_s = self.clock.now_s()
+        if sequence.steps is not None:
+            sequence.steps.decided(verdict.tokens, sequence.drafting.drafters)
+        asks_anew = sequence.steps is not None or not sequence.parts.runs_ahead
         news = TokensDecided(
             sequence=sequence.id,
             epoch=sequence.epoch,
@@ -143,7 +156,7 @@ class DrafterPool:
         for connected in self._connected.values():
             if sequence.id in connected.following:
                 connected.orders.commit.append(news)
-                if not sequence.parts.runs_ahead and connected.following[sequence.id]:
+                if asks_anew and connected.following[sequence.id]:
                     connected.orders.wish(self._wish(sequence))
 
     def end(self, sequence: RoutedSequence) -> None:
@@ -175,8 +188,12 @@ class DrafterPool:
                 continue
             figures.num_draft_tokens += len(draft.nodes)
             sequence.drafting.take(drafter, draft.nodes, position=draft.position, below=draft.below)
-            if draft.is_last and draft.position == sequence.position:
+            if not draft.is_last or draft.position != sequence.position:
+                continue
+            if sequence.steps is None:
                 sequence.finished_drafters.add(drafter)
+            elif sequence.steps.answered(drafter, draft.below):
+                self._step(sequence)
         is_better = False
         for evidence in drafts.evidence:
             sequence = sequences.get(evidence.sequence)
@@ -213,6 +230,36 @@ class DrafterPool:
         able = sorted(sequence.drafting.members & self._connected.keys(), key=self._rank)
         return tuple(able[: sequence.parts.max_drafters])
 
+    def _choose_fusion(self, sequence: RoutedSequence, round_s: float) -> bool:
+        """Several drafters of a sequence step together, or each runs freely; a single one always does. Whether that
+        changed."""
+        drafters, before = sequence.drafting.drafters, sequence.steps
+        if len(drafters) > 1 and sequence.fusion is None:
+            sequence.fusion = self.fusion.kind(
+                step_s=max(self.roster.step_s(drafter) for drafter in drafters),
+                link_s=LINK_S,
+                round_s=round_s,
+                max_depth=sequence.max_depth,
+            )
+        if len(drafters) > 1 and sequence.fusion is FusionKind.EVERY_STEP:
+            sequence.steps = sequence.steps or FusedSteps()
+        else:
+            sequence.steps = None
+        return (sequence.steps is None) is not (before is None)
+
+    def _step(self, sequence: RoutedSequence) -> None:
+        """All have answered about one place: on to the next, or that was all."""
+        assert sequence.steps is not None, "asked only of those that step together"
+        drafters = sequence.drafting.drafters
+        if not sequence.steps.advance(sequence.drafting.tree, max_depth=sequence.max_depth):
+            sequence.finished_drafters.update(drafters)
+            return
+        sequence.steps.begin(drafters)
+        sequence.asked_s = self.clock.now_s()
+        for drafter in drafters:
+            if (connected := self._connected.get(drafter)) is not None and sequence.id in connected.following:
+                connected.orders.wish(self._wish(sequence))
+
     def _followers(self, sequence: RoutedSequence) -> frozenset[DrafterId]:
         """Who besides its drafters should read along, to learn how good it would be: those that are little known, here
         and in general, and everyone little known here where those at work disappoint."""
@@ -234,8 +281,15 @@ class DrafterPool:
             sorted(unknown, key=lambda drafter: (-drafting.scores.score(drafter), drafter))[:_MAX_FOLLOWERS]
         )
 
-    def _tell(self, sequence: RoutedSequence, followers: Collection[DrafterId] = ()) -> None:
+    def _tell(
+        self, sequence: RoutedSequence, followers: Collection[DrafterId] = (), *, renews: bool = False
+    ) -> None:
         """Opens the sequence where it has become someone's, closes it where it no longer is."""
+        role_of = {drafter: connected.following.get(sequence.id) for drafter, connected in self._connected.items()}
+        drafting_before = {drafter for drafter, drafts in role_of.items() if drafts}
+        if sequence.steps is not None and drafting_before != set(sequence.drafting.drafters):
+            sequence.steps.begin(sequence.drafting.drafters)
+            renews = True
         for drafter, connected in self._connected.items():
             drafts, before = drafter in sequence.drafting.drafters, connected.following.get(sequence.id)
             if not drafts and drafter not in followers:
@@ -245,10 +299,10 @@ class DrafterPool:
                 continue
             if before is None:
                 connected.orders.open.append(opened(sequence))
-            if drafts is not before:
+            if drafts is not before or (drafts and renews):
                 connected.following[sequence.id] = drafts
                 connected.orders.wish(self._wish(sequence) if drafts else _only_follow(sequence))
-            if drafts and not before:
+            if drafts and (renews or not before):
                 sequence.finished_drafters.discard(drafter)
                 sequence.asked_s = self.clock.now_s()
 
@@ -258,13 +312,23 @@ class DrafterPool:
                 connected.orders.end(sequence.id)
 
     def _wish(self, sequence: RoutedSequence) -> Wish:
+        if sequence.steps is not None:
+            return Wish(
+                sequence=sequence.id,
+                epoch=sequence.epoch,
+                position=sequence.position,
+                num_nodes=NUM_CANDIDATES,
+                below=sequence.steps.path,
+                max_depth=1,
+                max_children=NUM_CANDIDATES,
+            )
         num_nodes = sequence.max_draft * (_RUN_AHEAD if sequence.parts.runs_ahead else 1)
         return Wish(
             sequence=sequence.id,
             epoch=sequence.epoch,
             position=sequence.position,
             num_nodes=num_nodes,
-            max_depth=num_nodes if sequence.parts.is_chain else 2 * sequence.max_draft,
+            max_depth=num_nodes if sequence.parts.is_chain else sequence.max_depth,
             max_children=1 if sequence.parts.is_chain else 0,
             run_ahead=sequence.parts.runs_ahead,
             num_eager=sequence.max_draft,

@@ -24,6 +24,7 @@ from contracts.types import (
 from speculation.sequel import Sequel, SequelPart
 
 __all__ = [
+    "LINK_S",
     "Cached",
     "Draft",
     "DrafterLink",
@@ -42,6 +43,9 @@ __all__ = [
     "VerifierOrders",
     "Wish",
 ]
+
+
+LINK_S = 0.0005  # message to a worker and back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +121,7 @@ class Wish:
     epoch: Epoch
     position: int
     num_nodes: int
+    below: tuple[int, ...] = ()
     max_depth: int = 0
     max_children: int = 0
     run_ahead: bool = False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from contracts.clock import Clock
 from contracts.types import SequenceId
-from router.orders import RoundItem
+from router.orders import LINK_S, RoundItem
 from router.sequence import RoutedSequence
 from speculation.budget import Ready, RoundBudget
 from speculation.cost import CostTable
@@ -20,11 +20,10 @@ from speculation.roster import Roster
 from speculation.tree_node import TreeNode
 from speculation.waiting import Due, wait_s
 
-__all__ = ["LINK_S", "WORTHLESS", "PlannedRound", "RoundMaker"]
+__all__ = ["WORTHLESS", "PlannedRound", "RoundMaker"]
 
 _PATIENCE_S = 0.5  # how long a sequence that waits for its drafter waits at most
 _SOON_S = 0.0003  # when a draft is due that is late already
-LINK_S = 0.0005  # message to a drafter and back
 WORTHLESS = 0.02  # accepted tokens for which nobody waits
 _CHUNK_ROWS = 128  # of prompts in a round that others decode in: their next token should not come much later
 
@@ -139,7 +138,10 @@ class RoundMaker:
         step_s, agreement = self.roster.step_s(drafter), sequence.drafting.scores.score(drafter)
         depth = max((sequence.drafting.tree.depth(node) for node in ids), default=0)
         value = min(values, default=1.0)
-        late_s = now_s - (sequence.asked_s + LINK_S + (depth + 1) * step_s)
+        # Drafters that step together are asked for every step anew, the last time for this one.
+        each_s = step_s + (LINK_S if sequence.steps is not None else 0.0)
+        num_before = 0 if sequence.steps is not None else depth
+        late_s = now_s - (sequence.asked_s + LINK_S + (num_before + 1) * step_s)
         # Something that should have been here long ago may not come at all.
         chance = 1.0 if late_s < 5 * step_s else 0.2
         due = []
@@ -147,7 +149,7 @@ class RoundMaker:
             value *= agreement
             if value < WORTHLESS:
                 break
-            in_s = max(_SOON_S, -late_s) + (ahead - 1) * step_s
+            in_s = max(_SOON_S, -late_s) + (ahead - 1) * each_s
             due.append(Due(in_s=in_s, tokens=value, num_rows=1, num_context=sequence.position, chance=chance))
         return due
 

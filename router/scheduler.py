@@ -30,6 +30,7 @@ from router.rounds import PlannedRound, RoundMaker
 from router.sequels import PreparedRound, SequelMaker
 from router.sequence import RoutedSequence
 from speculation.cost import CostTable
+from speculation.fusion import FusionKind
 from speculation.roster import Roster
 from speculation.sequel import SequelPart
 
@@ -79,11 +80,12 @@ class Scheduler:
         *,
         drafter_order: tuple[DrafterId, ...] = (),
         max_running: int = 64,
+        fusion: FusionKind | None = None,
         on_round: Callable[[RoundDone, PlannedRound], None] | None = None,
     ) -> None:
         self.clock = clock
         self.roster = Roster()
-        self.pool = DrafterPool(self.roster, clock, order=drafter_order)
+        self.pool = DrafterPool(self.roster, clock, order=drafter_order, fusion=fusion)
         self.cost = CostTable()
         self.max_running = max_running
         self.figures = SchedulerFigures()
@@ -285,6 +287,11 @@ class Scheduler:
         self._count(len(nodes), len(verdict.accepted), len(verdict.tokens))
         if sequence.constraint is not None:
             sequence.constraint.advance(verdict.tokens)
+        if nodes and sequence.fusion is not None and len(sequence.drafting.drafters) > 1:
+            is_held = settled.num_accepted + settled.ready
+            self.pool.fusion.observe(
+                sequence.fusion, num_held=is_held, num_tried=max(is_held, settled.num_accepted + settled.missed)
+            )
         if sequence.parts.is_budgeted and sequence.parts.max_drafters > 0:
             self._needs_routing |= sequence.resting.observe(len(nodes))
         if sequence.output.take(verdict.tokens, guessed_by, verdict.logprobs):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from contracts.clock import Clock
 from contracts.types import SequenceId
-from router.orders import RoundItem
-from router.rounds import LINK_S, WORTHLESS, PlannedRound
+from router.orders import LINK_S, RoundItem
+from router.rounds import WORTHLESS, PlannedRound
 from router.sequence import RoutedSequence
 from speculation.cost import CostTable
 from speculation.roster import Roster

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from contracts.types import DrafterId, Epoch, SamplingParams, SequenceId, TenantId, TokenLogprob
+from router.fused_steps import FusedSteps
 from router.modes import ModeParts
 from speculation.drafting import Drafting
+from speculation.fusion import FusionKind
 from speculation.resting import Resting
 
 _FIRST_EPOCH = Epoch(0)
@@ -99,11 +101,20 @@ class RoutedSequence:
     """Those that have nothing more to say about this position."""
     figures: SequenceFigures = field(default_factory=SequenceFigures)
     resting: Resting = field(default_factory=Resting)
+    fusion: FusionKind | None = None
+    """How its drafters work together, once it has had several."""
+    steps: FusedSteps | None = None
+    """Where they are, while they step together."""
 
     @property
     def position(self) -> int:
         """Index of the next token."""
         return len(self.tokens)
+
+    @property
+    def max_depth(self) -> int:
+        """How deep drafters go: past what a round may check, into what the next ones may."""
+        return 2 * self.max_draft
 
     @property
     def num_left(self) -> int:

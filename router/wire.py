@@ -90,6 +90,7 @@ def drafter_work(orders: DrafterOrders) -> fleet_pb2.ToWorker:
                 epoch=wish.epoch,
                 position=wish.position,
                 num_nodes=wish.num_nodes,
+                below=wish.below,
                 max_depth=wish.max_depth,
                 max_children=wish.max_children,
                 run_ahead=wish.run_ahead,

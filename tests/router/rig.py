@@ -37,6 +37,7 @@ from router.orders import (
 )
 from router.scheduler import Scheduler
 from router.sequence import RoutedSequence
+from speculation.fusion import FusionKind
 from speculation.sequel import Sequel, SequelPart, go_on, nodes_below
 from workers.drafters.drafter import Ask, Commit, Drafter, Opening
 
@@ -252,10 +253,12 @@ class InlineDrafter:
             ask = Ask(
                 sequence=wish.sequence,
                 num_nodes=wish.num_nodes,
+                below=wish.below,
                 max_depth=wish.max_depth or None,
                 max_children=wish.max_children or None,
             )
             asks[wish.sequence] = ask
+            self._standing.pop(wish.sequence, None)
             if wish.run_ahead:
                 self._standing[wish.sequence] = ask
         if not asks:
@@ -267,7 +270,7 @@ class InlineDrafter:
                     sequence=sequence,
                     epoch=self._positions[sequence][0],
                     position=self._positions[sequence][1],
-                    below=(),
+                    below=asks[sequence].below,
                     nodes=nodes,
                     is_last=True,
                 )
@@ -309,6 +312,7 @@ class GarbageDrafter:
         nodes: list[DraftNode] = []
         taken: set[tuple[int, int]] = set()
         right = list(self.truth(self.texts[ask.sequence])) if self.truth is not None else []
+        right = right[len(ask.below) :] if tuple(right[: len(ask.below)]) == ask.below else []
         trunk = -1
         for _ in range(self.rng.randint(0, ask.num_nodes)):
             depth = sum(1 for node in nodes if node.drafter == self.name and node.confidence == 0.9)
@@ -328,10 +332,12 @@ class GarbageDrafter:
 class Fleet:
     """Scheduler, verifier and drafters; `run` carries messages in a random order until all is said."""
 
-    def __init__(self, engine: Engine, *, seed: int = 0, max_running: int = 64) -> None:
+    def __init__(
+        self, engine: Engine, *, seed: int = 0, max_running: int = 64, fusion: FusionKind | None = None
+    ) -> None:
         self.clock = VirtualClock()
         self.rng = random.Random(seed)
-        self.scheduler = Scheduler(self.clock, max_running=max_running)
+        self.scheduler = Scheduler(self.clock, max_running=max_running, fusion=fusion)
         self.verifier = EngineVerifier(engine, self.clock)
         self.drafters: dict[DrafterId, InlineDrafter] = {}
         self.outputs: dict[SequenceId, Collected] = {}

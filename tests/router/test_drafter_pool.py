@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from contracts.clock import VirtualClock
 from contracts.types import DrafterId, DraftNode, SamplingParams, SequenceId, TenantId, Verdict
 from router.drafter_pool import DrafterPool
 from router.modes import mode_parts
 from router.orders import Draft, DrafterOffer, DrafterOrders, Drafts, Evidence
 from router.sequence import RoutedSequence
+from speculation.drafting import Drafting
+from speculation.fusion import FusionKind
 from speculation.roster import Roster
 from tests.router.rig import Collected
 
@@ -35,6 +39,8 @@ class Heard:
         )
         self.num_wanted: int | None = None
         self.num_tokens = 0
+        self.asked: tuple[int, ...] = ()
+        """The path below which it is to draft."""
 
     def send(self, orders: DrafterOrders) -> None:
         self.num_wanted = None if orders.close else self.num_wanted
@@ -45,13 +51,15 @@ class Heard:
         assert len(orders.want) <= 1, "one wish at a time"
         for wish in orders.want:
             assert wish.position == self.num_tokens
-            self.num_wanted = wish.num_nodes
+            self.num_wanted, self.asked = wish.num_nodes, wish.below
 
 
 class Scene:
-    def __init__(self, mode: str = "fleet", names: Sequence[DrafterId] = (GENERAL, EXPERT)) -> None:
+    def __init__(
+        self, mode: str = "fleet", names: Sequence[DrafterId] = (GENERAL, EXPERT), fusion: FusionKind | None = None
+    ) -> None:
         self.roster = Roster()
-        self.pool = DrafterPool(self.roster, VirtualClock(), order=[GENERAL])
+        self.pool = DrafterPool(self.roster, VirtualClock(), order=[GENERAL], fusion=fusion)
         self.heard = {name: Heard(name, has_logits=name != LOOKUP) for name in names}
         self.sequence = RoutedSequence(
             id=SequenceId("1"),
@@ -140,6 +148,55 @@ def test_nobody_follows_who_is_known_or_has_no_model_or_where_nobody_is_chosen()
     assert 0 not in {heard.num_wanted for heard in Scene("pearl").heard.values()}
     scene.sequence.resting.now = True
     assert set(scene.route().values()) == {None}, "nobody has a sequence that rests"
+
+
+def test_drafters_that_step_together_take_the_same_token_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(fusion=FusionKind.EVERY_STEP)
+    drafting, tree = scene.sequence.drafting, scene.sequence.drafting.tree
+
+    def both(draftings: Sequence[Drafting], **_: object) -> None:
+        for each in draftings:
+            each.drafters = (GENERAL, EXPERT)
+
+    monkeypatch.setattr(scene.roster, "assign", both)
+    scene.route()
+    asked = [heard.asked for heard in scene.heard.values()]
+    assert asked == [(), ()], "both are asked what comes next"
+
+    def answers(drafter: DrafterId, below: tuple[int, ...], *candidates: tuple[int, float]) -> None:
+        nodes = tuple(DraftNode(token=t, parent=-1, confidence=c, drafter=drafter) for t, c in candidates)
+        draft = Draft(
+            sequence=scene.sequence.id,
+            epoch=scene.sequence.epoch,
+            position=scene.sequence.position,
+            below=below,
+            nodes=nodes,
+            is_last=True,
+        )
+        drafts = Drafts(drafts=(draft,), steps=(), began_s=0.0, ended_s=0.0)
+        scene.pool.take(drafter, drafts, {scene.sequence.id: scene.sequence})
+        scene.pool.flush()
+
+    answers(GENERAL, (), (5, 0.3), (6, 0.2))
+    assert [heard.asked for heard in scene.heard.values()] == [(), ()], "the other is awaited"
+    answers(EXPERT, (), (7, 0.9), (5, 0.05))
+    assert [heard.asked for heard in scene.heard.values()] == [(7,), (7,)], "the surest token is everyone's next input"
+    assert {tree.path(node.id) for node in tree.by_value()} == {(5,), (6,), (7,)}, "losers stay as siblings"
+    answers(GENERAL, (), (9, 0.9))  # late: it is taken, and counts for nothing
+    answers(GENERAL, (7,), (8, 0.6))
+    assert scene.heard[GENERAL].asked == (7,)
+    scene.pool.leave(EXPERT, [scene.sequence])  # nobody waits for those who left
+    scene.pool.flush()
+    assert scene.heard[GENERAL].asked == (7, 8)
+    assert scene.sequence.awaits_drafts
+    # The target goes along the path, and the question goes on behind it.
+    drafting.tree.start(drafting.tree.frontier(0))
+    verdict = Verdict(sequence=scene.sequence.id, epoch=scene.sequence.epoch, position=10, accepted=(), tokens=(7,))
+    drafting.settle(verdict)
+    scene.sequence.tokens.append(7)
+    scene.pool.decided(scene.sequence, verdict)
+    scene.pool.flush()
+    assert scene.heard[GENERAL].asked == (8,)
 
 
 def test_a_draft_of_a_drafter_that_only_follows_is_taken_all_the_same() -> None:

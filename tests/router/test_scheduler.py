@@ -10,6 +10,8 @@ import pytest
 from contracts.types import DrafterId, SamplingParams, SequenceId
 from engine.work import Verify
 from router.modes import MODES
+from speculation.drafting import Drafting
+from speculation.fusion import FusionKind
 from tests.engine.checkpoints import write_checkpoint
 from tests.engine.rig import Model, random_tokens
 from tests.router.rig import Fleet, GarbageDrafter, InlineDrafter
@@ -65,6 +67,49 @@ def test_every_mode_gives_the_targets_own_tokens(model: Model, mode: str) -> Non
         fleet.settle()
         assert engine.num_free_blocks == num_free
         assert all(not drafter.drafter.texts for drafter in fleet.drafters.values())  # type: ignore[attr-defined]
+
+
+def everyone(draftings: Sequence[Drafting], **_: object) -> None:
+    """Routing to all that are there."""
+    for drafting in draftings:
+        drafting.drafters = tuple(sorted(drafting.members))
+
+
+@pytest.mark.parametrize("fusion", FusionKind)
+def test_drafters_that_work_together_give_the_targets_own_tokens(
+    model: Model, fusion: FusionKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(str(fusion))
+    num_guessed = 0
+    for case in range(8):
+        prompts = [random_tokens(rng, rng.randint(1, 40)) for _ in range(2)]
+        expected = all_plain(model, prompts)
+        wholes = [[*prompt, *text] for prompt, text in zip(prompts, expected, strict=True)]
+
+        def truth(text: Sequence[int], wholes: list[list[int]] = wholes) -> Sequence[int]:
+            return next(whole for whole in wholes if whole[: len(text)] == list(text))[len(text) :]
+
+        fleet = Fleet(model.engine(), seed=case, fusion=fusion)
+        monkeypatch.setattr(fleet.scheduler.roster, "assign", everyone)
+        for name in ("garbage", "knows", "knows too"):
+            fleet.add(InlineDrafter(GarbageDrafter(name, case, truth if name != "garbage" else None), name))
+        outputs = [
+            fleet.submit(str(index), prompt, SAMPLINGS[index % 3], mode="fleet", max_tokens=MAX_TOKENS)
+            for index, prompt in enumerate(prompts)
+        ]
+
+        def happen(fleet: Fleet = fleet, case: int = case) -> None:
+            if rng.random() < 0.03:  # one of those that step together leaves in the middle of it, and comes back
+                name = DrafterId("garbage")
+                if name in fleet.drafters:
+                    fleet.remove(name)
+                else:
+                    fleet.add(InlineDrafter(GarbageDrafter(name, case), name))
+
+        fleet.run(happen)
+        assert [output.tokens for output in outputs] == expected
+        num_guessed += sum(drafter is not None for output in outputs for drafter in output.guessed_by)
+    assert num_guessed > 8 * MAX_TOKENS / 2
 
 
 def test_good_drafts_save_rounds_and_are_credited(model: Model) -> None:
