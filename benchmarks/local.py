@@ -32,12 +32,11 @@ from engine.load import LoadedEngine
 from engine.local_group import local_engine
 from speculation.cost import CostTable, probe_plan
 from speculation.fusion import FusionKind
-from speculation.pruning import PruningPolicy
 from speculation.rules.compare import Shape
 from speculation.rules.registry import RULES, rule_named
 from workers.drafters.registry import KINDS
 from workers.probe import probe_steps
-from workers.pruning import Pruner
+from workers.pruning import pruner_from
 
 __all__ = ["main"]
 
@@ -177,11 +176,7 @@ def _fleet(options: argparse.Namespace, target: LoadedEngine) -> LocalFleet:
         routed=options.router,
         fusion=FusionKind(options.fusion),
     )
-    pruner = None
-    if options.prune:
-        start = dict(options.prune)
-        policy = PruningPolicy(start, lowest=min(8, *start.values()), highest=max(4096, *start.values()))
-        pruner = Pruner(target.engine, policy)
+    pruner = pruner_from(target.engine, dict(options.prune))
     cost = CostTable()
     if options.mode != "vanilla" or pruner is not None:  # a chain alone is taken as it comes
         for report in probe_steps(target.engine, probe_plan(2 * options.max_draft * options.batch, 256)):

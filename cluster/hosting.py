@@ -12,13 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import grpc
 import grpc.aio
 
-from contracts.clock import SystemClock
-from contracts.config import DrafterConfig, EngineConfig
+from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.errors import InvalidArgument, SpecfleetError
 from workers.process import Worker, serve
 
@@ -45,8 +45,10 @@ class HostedState:
 class Hosted:
     """One node: loads, serves, and ends by itself or when told to `leave`."""
 
-    def __init__(self, make: Callable[[], AbstractContextManager[Worker]], *, router: str) -> None:
-        self._make, self._router = make, router
+    def __init__(
+        self, make: Callable[[], AbstractContextManager[Worker]], *, router: str, tls: Path | None = None
+    ) -> None:
+        self._make, self._router, self._tls = make, router, tls
         self._changed = threading.Condition()
         self._state = HostedState(version=0, phase="loading")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,7 +85,7 @@ class Hosted:
         with self._changed:
             self._loop = asyncio.get_running_loop()
         self._turn("serving")
-        await serve(worker, router=self._router, stop=self._stop)
+        await serve(worker, router=self._router, stop=self._stop, tls=self._tls)
 
     def _turn(self, phase: Phase, reason: str = "") -> None:
         with self._changed:
@@ -92,15 +94,12 @@ class Hosted:
 
 
 @contextmanager
-def verifier(name: str, config: EngineConfig) -> Iterator[Worker]:
+def verifier(name: str, engine: EngineConfig, config: VerifierConfig) -> Iterator[Worker]:
     """The target with all its ranks, its steps measured, ready to join."""
-    from engine.local_group import local_engine  # here, for these load torch
-    from workers.verifier.hello import hello_of, probe
-    from workers.verifier.node import VerifierNode
+    from workers.verifier.hosting import hosted  # here, for it loads torch
 
-    with local_engine(config) as loaded:
-        hello = hello_of(name, loaded, probe(loaded.engine, SystemClock()))
-        yield VerifierNode(loaded.engine, name=name, hello=hello)
+    with hosted(name, engine, config) as node:
+        yield node
 
 
 @contextmanager

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from contracts.config import DrafterConfig, EngineConfig, FleetConfig
+from contracts.config import DrafterConfig, EngineConfig, FleetConfig, SecurityConfig
 from contracts.config.names import NAME_HELP, is_name
 from contracts.errors import ConfigError, InvalidArgument, shown
 from engine.hub import is_hub_id
 
 __all__ = [
     "VERIFIER",
+    "Dial",
     "Node",
     "Placement",
     "drafter_placement",
-    "is_loopback",
     "misfits",
     "placements",
     "with_models_found",
@@ -28,6 +28,14 @@ VERIFIER = "verifier"
 _CPU, _GPU = "CPU", "GPU"
 _DEMO = Path("models/demo")
 _EPSILON = 1e-6  # amounts are fractions that were added up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dial:
+    """How workers reach the router; with which certificates, on their own machine, is by what they are."""
+
+    router: str
+    security: SecurityConfig = field(default_factory=SecurityConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +119,6 @@ def with_models_found(config: FleetConfig, *, is_local: bool, is_folder: Callabl
         for name, of in config.drafters.items()
     }
     return config.model_copy(update={"engine": found["engine"], "drafters": drafters})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches this address."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _missing(models: Mapping[str, str]) -> str:

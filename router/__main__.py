@@ -4,36 +4,51 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
+import resource
 import signal
 import sys
 from pathlib import Path
 
+from contracts.clock import SystemClock
 from contracts.config import FleetConfig, load_config
 from contracts.errors import SpecfleetError
 from router.front import FrontLimits
 from router.http.app import run_http
+from router.security.gate import Gate
+from router.security.keyring import KeyRing
 from router.server import run_router
+from speculation.fusion import FusionKind
 
 __all__ = ["main"]
 
+_TAKEN_OVER = 3
+
 
 def main() -> int:
-    """Serves until SIGINT or SIGTERM; 2 for a configuration that cannot work."""
+    """Serves until SIGINT or SIGTERM; 2 for a configuration that cannot work, 3 when another router has taken over."""
     parser = argparse.ArgumentParser(prog="python -m router", description="The front door and brain of a fleet.")
     parser.add_argument("--config", type=Path, required=True, metavar="FLEET.yaml")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    _allow_many_connections()
     try:
-        asyncio.run(serve(load_config(options.config)))
+        return asyncio.run(serve(load_config(options.config)))
     except SpecfleetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
-async def serve(config: FleetConfig) -> None:
-    """All faces, until told to stop."""
+def _allow_many_connections() -> None:
+    """As many as the system lets this process have; a shell's usual limit is 1,024 files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems name a limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+async def serve(config: FleetConfig) -> int:
+    """All faces, until told to stop, or until another router leads; the exit status."""
     of = config.router
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -41,14 +56,28 @@ async def serve(config: FleetConfig) -> None:
     limits = FrontLimits(
         mode=of.mode, max_draft=max(of.max_draft, 1), max_waiting=of.max_waiting, grace_s=of.client_grace_s
     )
+    tls, keys = config.security.tls_of("router"), config.security.keys_file
+    gate = Gate(KeyRing(keys, SystemClock()) if keys is not None else None)
     async with (
         run_router(
-            f"{of.host}:{of.grpc_port}", limits=limits, drafter_order=list(config.drafters), max_running=of.max_running
+            f"{of.host}:{of.grpc_port}",
+            limits=limits,
+            drafter_order=list(config.drafters),
+            max_running=of.max_running,
+            fusion=FusionKind(of.fusion) if of.fusion != "auto" else None,
+            gate=gate,
+            tls=tls,
+            store=config.store,
         ) as router,
-        run_http(router.front, of.host, of.http_port) as http_port,
+        run_http(router.front, of.host, of.http_port, gate=gate, tls=tls) as http_port,
     ):
         print(f"router serves gRPC on {of.host}:{router.port} and HTTP on {of.host}:{http_port}", flush=True)
-        await stop.wait()
+        lost = router.front.leadership.lost
+        ends = [asyncio.create_task(event.wait()) for event in (stop, lost)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        return _TAKEN_OVER if lost.is_set() else 0
 
 
 if __name__ == "__main__":

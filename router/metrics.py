@@ -41,6 +41,8 @@ def metrics_text(front: Front) -> str:
         [({"nodes": str(nodes)}, count) for nodes, count in sorted(figures.rounds_by_frontier.items())],
     )
     lines += _metric("specfleet_rounds_total", "counter", [(plain, figures.num_rounds)])
+    lines += _metric("specfleet_rounds_unasked_total", "counter", [(plain, figures.num_unasked)])
+    lines += _metric("specfleet_rows_pruned_total", "counter", [(plain, figures.num_rows_pruned)])
     lines += _metric("specfleet_tokens_total", "counter", [(plain, figures.num_tokens)])
     lines += _metric("specfleet_requests_total", "counter", [(plain, front.num_requests)])
     lines += _metric("specfleet_stale_messages_total", "counter", [(plain, figures.num_stale + pool.num_stale)])

@@ -52,6 +52,9 @@ class SchedulerFigures:
     accepted_by_position: dict[int, int] = field(default_factory=dict)
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
+    num_rows_pruned: int = 0
+    num_unasked: int = 0
+    """Rounds that the verifier began by itself."""
     recent: deque[tuple[float, float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))
     """(end of the round, its seconds in the engine, tokens it decided)."""
 
@@ -153,6 +156,7 @@ class Scheduler:
         verifier.num_free_blocks = done.num_free_blocks
         if done.report is not None:
             self.cost.observe(done.report)
+            self.figures.num_rows_pruned += done.report.num_rows_pruned
         for cached in done.cached:
             # What it finds when it opens a sequence again says nothing about what the client's prompt shared.
             if (opened := self.running.get(cached.sequence)) is not None and opened.num_cached is None:
@@ -263,6 +267,7 @@ class Scheduler:
 
     def _goes_on(self, verifier: _Verifier, prepared: PreparedRound, parts: Sequence[SequelPart]) -> None:
         """The verifier did as it was told, and computes the next round already."""
+        self.figures.num_unasked += 1
         alive = [part for part in parts if part.sequence in self.running]
         self._begun(verifier, prepared.planned(alive), prepared.sequel.round)
 

@@ -28,7 +28,7 @@ def _run(options: argparse.Namespace) -> None:
         known = ", ".join(config.drafters) or "none"
         raise InvalidArgument(f"--name is {shown(options.name)}; drafters of {options.config}: {known}")
     with hosted(options.name, drafter) as node:
-        run_worker(node, router=router_of(options, config), tls=config.security.tls_of("worker"))
+        run_worker(node, router=router_of(options, config), tls=config.security.tls_of("drafter"))
 
 
 if __name__ == "__main__":

@@ -31,16 +31,19 @@ logger = logging.getLogger(__name__)
 
 _JOIN = "/specfleet.v1.Fleet/Join"
 _MAX_MESSAGE_BYTES = 64 * 2**20
-_PING_MS = 5_000
+_PING_MS = 3_000
+_PATIENCE_MS = 5_000
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    # A peer that is gone without a word is noticed within ten seconds. The router must allow pings that often, with
-    # grpc.http2.min_ping_interval_without_data_ms, or it takes them for an attack and hangs up.
+    # A peer that is gone without a word is noticed within eight seconds, whether nothing confirms what was sent (a dead
+    # machine or link), or nothing answers (a process that stands still). The router must allow pings that often, with
+    # grpc.http2.max_ping_strikes, or it takes them for an attack and hangs up.
     ("grpc.keepalive_time_ms", _PING_MS),
-    ("grpc.keepalive_timeout_ms", _PING_MS),
+    ("grpc.keepalive_timeout_ms", _PATIENCE_MS),
+    ("grpc.http2.ping_timeout_ms", _PATIENCE_MS),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.min_reconnect_backoff_ms", _PING_MS),  # for so long at most it waits for an address that does not answer
+    ("grpc.min_reconnect_backoff_ms", _PATIENCE_MS),  # for so long at most it waits for an address that does not answer
     # Every dialling is a new connection, with delays of our own and none that earlier channels have left behind.
     ("grpc.use_local_subchannel_pool", 1),
 )

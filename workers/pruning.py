@@ -11,7 +11,7 @@ each, where the verdict shows it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,8 +27,9 @@ from engine.work import Outcome, Verify, Work
 from speculation.cost import StepCost
 from speculation.pruning import PruningGate, PruningPolicy
 
-__all__ = ["Pruner", "PruningLook"]
+__all__ = ["Pruner", "PruningLook", "pruner_from"]
 
+_LOWEST, _HIGHEST = 8, 4096  # K, unless it starts outside
 _CHECK_MEMORY = 0.1  # a new check's time weighs so much in what a check is known to take
 
 
@@ -87,6 +88,14 @@ class Pruner:
             layer = look.left_after.get(first_row + index)
             if layer is not None and node.parent in chosen_below:
                 self.policy.observe_fate(layer, was_wrong=chosen_below[node.parent] == node.token)
+
+
+def pruner_from(engine: Engine, start: Mapping[int, int]) -> Pruner | None:
+    """One that learns from these numbers on, K by layer; None where there are none."""
+    if not start:
+        return None
+    lowest, highest = min(_LOWEST, *start.values()), max(_HIGHEST, *start.values())
+    return Pruner(engine, PruningPolicy(start, lowest=lowest, highest=highest))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,9 @@ from contracts.config.resolve import (
     resolve_engine,
 )
 from contracts.config.router import RouterConfig
+from contracts.config.security import SecurityConfig
 from contracts.config.store import StoreConfig
+from contracts.config.verifier import VerifierConfig
 
 __all__ = [
     "DrafterConfig",
@@ -27,7 +29,9 @@ __all__ = [
     "ResolvedEngineConfig",
     "ResolvedFleetConfig",
     "RouterConfig",
+    "SecurityConfig",
     "StoreConfig",
+    "VerifierConfig",
     "load_config",
     "resolve",
     "resolve_engine",

@@ -13,7 +13,9 @@ from contracts.config.errors import config_error
 from contracts.config.fields import ConfigModel
 from contracts.config.names import NAME_HELP, is_name
 from contracts.config.router import RouterConfig
+from contracts.config.security import SecurityConfig, exposure_fault
 from contracts.config.store import StoreConfig
+from contracts.config.verifier import VerifierConfig
 from contracts.config.yaml import read_yaml
 from contracts.errors import ConfigError, shown
 
@@ -24,6 +26,7 @@ class FleetConfig(ConfigModel):
     """Everything that one YAML file says about a fleet."""
 
     engine: Annotated[EngineConfig, Field(description="The target model and the device group it runs on")]
+    verifier: Annotated[VerifierConfig, Field(description="How the target checks drafts")] = VerifierConfig()
     drafters: Annotated[
         dict[str, DrafterConfig],
         Field(description="The drafters by name; in modes with a single drafter, the first of them drafts"),
@@ -32,6 +35,16 @@ class FleetConfig(ConfigModel):
         RouterConfig()
     )
     store: Annotated[StoreConfig, Field(description="Where the journal and what was learned are kept")] = StoreConfig()
+
+    security: Annotated[SecurityConfig, Field(description="Who may talk to the fleet: certificates and keys")] = (
+        SecurityConfig()
+    )
+
+    @model_validator(mode="after")
+    def _check_exposure(self) -> Self:
+        if fault := exposure_fault(self.router.host, self.security):
+            raise ValueError(fault)
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

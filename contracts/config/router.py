@@ -24,6 +24,13 @@ class RouterConfig(ConfigModel):
         Literal["off", "vanilla", "pearl", "fleet"],
         Field(description="How drafting and verification work together where a request does not say it"),
     ] = "fleet"
+    fusion: Annotated[
+        Literal["auto", "merged", "every_step"],
+        Field(
+            description="How several drafters of a sequence work together: each runs freely and trees are merged, or "
+            "all step together; auto: whichever is measured to give more"
+        ),
+    ] = "auto"
     max_draft: Annotated[
         int,
         Field(ge=0, le=256, description="Most draft nodes of a sequence that one round checks"),

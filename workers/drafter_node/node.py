@@ -2,8 +2,9 @@
 
 One thread does all of it. All sequences share each step, and nobody waits for another's answer to be complete: nodes
 leave as they are found, as long as a round may wait for them. What is drafted far ahead is gathered for a while, for
-every message takes time from all who read and write it. A sequence that cannot be followed is let go, alone; the router draws its own conclusions from
-its silence, for drafts are help and never a duty.
+every message takes time from all who read and write it. Of a sequence that is only followed the drafter is asked what
+it would have said before it is told what was decided, several tokens at a time. A sequence that cannot be followed is
+let go, alone; the router draws its own conclusions from its silence, for drafts are help and never a duty.
 """
 
 from __future__ import annotations

@@ -6,13 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from contracts.clock import SystemClock
 from contracts.config import load_config
 from engine.load import spare_torch_threads
-from engine.local_group import local_engine
 from workers.process import checked_name, entry, parser, router_of, run_worker
-from workers.verifier.hello import hello_of, probe
-from workers.verifier.node import VerifierNode
+from workers.verifier.hosting import hosted
 
 __all__ = ["main"]
 
@@ -27,10 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     config, name = load_config(options.config), checked_name(options.name)
     spare_torch_threads()
-    with local_engine(config.engine) as loaded:
-        hello = hello_of(name, loaded, probe(loaded.engine, SystemClock()))
-        node = VerifierNode(loaded.engine, name=name, hello=hello)
-        run_worker(node, router=router_of(options, config), tls=config.security.tls_of("worker"))
+    with hosted(name, config.engine, config.verifier) as node:
+        run_worker(node, router=router_of(options, config), tls=config.security.tls_of("verifier"))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Rounds on the target: opens and closes sequences as the router says, checks frontiers, reports verdicts.
 
 One thread does all of it, in the order in which messages came. When a round is over and the router has said what to go
-on with, the next one begins at once: the report leaves first, and the router reads it while the target works. The router is believed in nothing: what does not fit is
-answered by a failure of that sequence, and changes nothing for the others.
+on with, the next one begins at once: the report leaves first, and the router reads it while the target works. The
+router is believed in nothing: what does not fit is answered by a failure of that sequence, and changes nothing for the
+others.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from contracts.types import Epoch, SequenceId, TenantId, Verdict
 from engine.engine import Engine
 from engine.work import StepResult, Verify
 from specfleet.v1 import fleet_pb2
+from speculation.cost import CostTable
 from speculation.sequel import SequelItem, SequelPart, go_on, nodes_below
 from workers.inbox import Inbox
 from workers.link import Arrival
+from workers.pruning import Pruner
 from workers.wire import (
     going_to_wire,
     nodes_to_wire,
@@ -48,10 +51,18 @@ class _Open:
 
 
 class VerifierNode:
-    """See the module. `hello` is how it introduces itself."""
+    """See the module. `hello` is how it introduces itself; with a `pruner` hopeless rows leave rounds early."""
 
-    def __init__(self, engine: Engine, *, name: str, hello: fleet_pb2.FromWorker, clock: Clock | None = None) -> None:
-        self.name, self.hello = name, hello
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        name: str,
+        hello: fleet_pb2.FromWorker,
+        clock: Clock | None = None,
+        pruner: Pruner | None = None,
+    ) -> None:
+        self.name, self.hello, self.pruner = name, hello, pruner
         self.num_stale = 0
         """Messages about an epoch or a position that is not the one here."""
         self._engine, self._clock = engine, clock or SystemClock()
@@ -63,6 +74,7 @@ class VerifierNode:
         self._sequel: fleet_pb2.Sequel | None = None
         self._verdicts: dict[SequenceId, Verdict] = {}
         """Of the last round."""
+        self._cost = CostTable()
         self._end_tokens = frozenset(hello.verifier_hello.eos_token_ids)
 
     def run(self, inbox: Inbox[Arrival]) -> None:
@@ -197,8 +209,9 @@ class VerifierNode:
     def _step(self, items: Sequence[fleet_pb2.Round.Item], work: Sequence[Verify], done: fleet_pb2.RoundDone) -> None:
         """One step of the engine. Items that it refuses hear why and the others are done without them; where something
         else is wrong, all hear of it."""
+        look = self.pruner.begin(work, self._cost) if self.pruner is not None and self._cost else None
         try:
-            result: StepResult = self._engine.step(work)
+            result: StepResult = self._engine.step(work, hook=look)
         except RankLost:
             raise
         except SpecfleetError as error:
@@ -209,6 +222,10 @@ class VerifierNode:
             elif fitting:
                 self._step([items[index] for index in fitting], [work[index] for index in fitting], done)
             return
+        if look is not None and self.pruner is not None:
+            self.pruner.settle(look, work, result.outcomes)
+        elif self.pruner is not None:
+            self._cost.observe(result.report)  # looks take time of their own, which is no row's
         for item, outcome in zip(items, result.outcomes, strict=True):
             if isinstance(outcome, Verdict):
                 self._open[item.sequence].position = outcome.next_position

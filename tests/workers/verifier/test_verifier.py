@@ -21,9 +21,11 @@ from engine.local_group import local_engine
 from engine.text.tokenizer import Tokenizer
 from engine.work import Verify
 from specfleet.v1 import fleet_pb2
+from speculation.pruning import PruningGate, PruningPolicy
 from tests.engine.checkpoints import write_checkpoint
 from tests.workers.router_side import Peer, RouterSide, item, joined, opening
 from workers.process import serve
+from workers.pruning import Pruner
 from workers.verifier.hello import hello_of, probe
 from workers.verifier.node import VerifierNode
 
@@ -145,6 +147,26 @@ def test_verdicts_are_those_of_plain_decoding(folder: Path, num_ranks: int) -> N
         assert asyncio.run(run()) == truths
         if num_ranks > 1:
             lose_a_rank(loaded)
+
+
+def test_rows_that_are_hopeless_leave_and_the_text_stays(folder: Path) -> None:
+    with local_engine(config_of(folder)) as loaded:
+        truths = [plain(loaded.engine, prompt, GREEDY) for prompt in prompts()]
+        policy = PruningPolicy({0: 150}, lowest=8, highest=320)
+        gate = PruningGate(policy, num_layers=2, probe_every=1)  # looks at every round
+        pruner = Pruner(loaded.engine, policy, gate=gate)
+        node = VerifierNode(loaded.engine, name="verifier", hello=hello_of("verifier", loaded, []), pruner=pruner)
+
+        async def run() -> list[list[int]]:
+            async with joined(node) as peer:
+                # It has to know what rounds cost before it can say what a look would save.
+                await peer.round([item(9, 2)], number=0, open=[opening(9, [5, 6])])
+                return await decode(peer, truths, [GREEDY] * 3)
+
+        assert asyncio.run(run()) == truths
+        assert policy.rates(0).num_checked > 0
+        assert 0.0 < policy.rates(0).prune_rate < 1.0
+        node.reset()
 
 
 def lose_a_rank(loaded: LoadedEngine) -> None:
