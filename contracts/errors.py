@@ -24,6 +24,7 @@ A message is one clear sentence: what was wrong, the value found, and what would
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -188,6 +189,11 @@ STATUS: Mapping[type[SpecfleetError], Status] = MappingProxyType(
 def status_of(error: BaseException) -> Status:
     """The codes of an error: those of its nearest class in the table, and INTERNAL for one that is not ours."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), _INTERNAL)
+
+
+def without_password(value: object) -> object:
+    """An address without the password that it may hold, so that it can be shown; any other value as it is."""
+    return re.sub(r"://.*@", "://***@", value, flags=re.DOTALL) if isinstance(value, str) else value
 
 
 def shown(value: object) -> str:

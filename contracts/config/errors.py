@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from contracts.errors import ConfigError, shown
+from contracts.errors import ConfigError, shown, without_password
 
 Schema = Mapping[str, Any]
 Path = tuple[str | int, ...]
@@ -65,7 +65,7 @@ def _message(path: Path, value: Any, kind: str, cause: str, schema: Schema) -> s
         return f"{key} is missing; it must be {_right(target, schema)} ({target.get('description', 'required')})"
     if kind == "value_error" and "properties" in target:  # a rule over several keys, written by us
         return f"{key}: {cause.removeprefix('Value error, ')}"
-    return f"{key} is {shown(value)}; it must be {_right(target, schema)}"
+    return f"{key} is {shown(without_password(value))}; it must be {_right(target, schema)}"
 
 
 def _resolve(node: Schema, schema: Schema) -> Schema:

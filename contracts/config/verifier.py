@@ -23,9 +23,9 @@ class VerifierConfig(ConfigModel):
     """How rounds are computed."""
 
     prune: Annotated[
-        tuple[PruneConfig, ...],
+        list[PruneConfig],
         Field(description="After which layers draft rows may leave; empty: no row leaves. With one rank only"),
-    ] = ()
+    ] = []  # noqa: RUF012  # pydantic gives every instance its own copy
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
