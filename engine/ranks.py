@@ -126,8 +126,11 @@ class DistributedRanks:
             ) from error
 
     def _group(self, name: str, store: Store, timeout_s: float) -> Any:  # torch's stubs leave out what it can do
-        timeout = datetime.timedelta(seconds=timeout_s)
-        return ProcessGroupGloo(PrefixStore(name, store), self.rank, self.size, timeout)
+        options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # torch's stubs leave it out
+        options._timeout = datetime.timedelta(seconds=timeout_s)
+        # Ranks share a machine. By default they would listen at whatever address its name stands for, to anyone.
+        options._devices = [ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+        return ProcessGroupGloo(PrefixStore(name, store), self.rank, self.size, options)
 
     def _nccl_group(self, store: Store) -> Any:
         from torch._C._distributed_c10d import ProcessGroupNCCL  # builds of torch without CUDA do not have it

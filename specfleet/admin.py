@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import closing
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from specfleet.errors import DeadlineExceeded
 from specfleet.v1 import admin_pb2 as pb
-
-if TYPE_CHECKING:
-    import grpc
 
 __all__ = ["Admin"]
 
@@ -24,13 +22,13 @@ class Admin:
         address: str = "127.0.0.1:50051",
         *,
         api_key: str | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: str | os.PathLike[str] | None = None,
         timeout_s: float | None = None,
     ) -> None:
         from specfleet.grpc_transport import Connection
         from specfleet.v1.admin_pb2_grpc import AdminStub
 
-        self._connection = Connection(address, api_key=api_key, credentials=credentials)
+        self._connection = Connection(address, api_key=api_key, tls=tls)
         self._stub = AdminStub(self._connection.channel)
         self._timeout_s = timeout_s
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import Self, Unpack
 
 from specfleet import from_wire
 from specfleet.delivery import Delivery, completion
@@ -17,9 +18,6 @@ from specfleet.options import GenerateOptions, Prompt, count_request, generate_r
 from specfleet.patience import Patience
 from specfleet.transport import AsyncTransport
 from specfleet.v1 import inference_pb2 as pb
-
-if TYPE_CHECKING:
-    import grpc
 
 __all__ = ["AsyncClient", "AsyncGeneration"]
 
@@ -33,8 +31,9 @@ class AsyncClient:
             async for event in client.generate("The sea is", max_tokens=64):
                 print(event.text, end="", flush=True)
 
+    `tls` is a folder with tls.crt, tls.key and ca.crt, read again when they are renewed; None: nothing is encrypted.
     `timeout_s` is the deadline of every call that has none of its own. A stream that is lost is resumed by itself for
-    as long as `resume_for_s`. `transport` replaces gRPC; then `address`, `api_key` and `credentials` say nothing.
+    as long as `resume_for_s`. `transport` replaces gRPC; then `address`, `api_key` and `tls` say nothing.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class AsyncClient:
         address: str = "127.0.0.1:50051",
         *,
         api_key: str | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: str | os.PathLike[str] | None = None,
         transport: AsyncTransport | None = None,
         timeout_s: float | None = None,
         resume_for_s: float = 60.0,
@@ -50,7 +49,7 @@ class AsyncClient:
         if transport is None:
             from specfleet.grpc_aio_transport import AsyncGrpcTransport
 
-            transport = AsyncGrpcTransport(address, api_key=api_key, credentials=credentials)
+            transport = AsyncGrpcTransport(address, api_key=api_key, tls=tls)
         self._transport = transport
         self._timeout_s = timeout_s
         self._resume_for_s = resume_for_s

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
-
-import grpc
 
 from specfleet.errors import InvalidRequest
 
-__all__ = ["DEFAULT_ADDRESS", "OPTIONS", "check_address", "metadata_for", "tls_credentials"]
+__all__ = ["DEFAULT_ADDRESS", "OPTIONS", "Tls", "check_address", "metadata_for"]
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+Tls = str | os.PathLike[str] | None
+"""A folder with tls.crt, tls.key and ca.crt (`specfleet.tls`); None: no encryption, for a fleet on this machine."""
 
 _MAX_MESSAGE = 64 * 2**20
 OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     ("grpc.max_send_message_length", _MAX_MESSAGE),
-    # Without pings a stream whose peer vanished would wait for ever. The fleet allows one every 5 s.
-    ("grpc.keepalive_time_ms", 15_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # Without pings a stream whose peer vanished would wait for ever; without the last limit, one whose peer stands
+    # still would wait for a minute.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     # A router that restarts is back in seconds; gRPC's own pauses between attempts to connect grow to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -39,9 +43,9 @@ def check_address(address: object) -> str:
 
 def metadata_for(api_key: str | None) -> tuple[tuple[str, str], ...]:
     """A key travels as it does over HTTP."""
+    if api_key and re.fullmatch(r"[!-~]{1,256}", api_key) is None:
+        raise InvalidRequest(
+            f"the API key has {len(api_key)} characters, or some that no key has; it must be as `specfleet keys add` "
+            "showed it"
+        )
     return () if not api_key else (("authorization", f"Bearer {api_key}"),)
-
-
-def tls_credentials(root_certificates: bytes) -> grpc.ChannelCredentials:
-    """Credentials that trust these certificate authorities."""
-    return grpc.ssl_channel_credentials(root_certificates=root_certificates)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import Self, Unpack
 
 from specfleet import from_wire
 from specfleet.delivery import Delivery, completion
@@ -16,9 +17,6 @@ from specfleet.options import GenerateOptions, Prompt, count_request, generate_r
 from specfleet.patience import Patience
 from specfleet.transport import Transport
 from specfleet.v1 import inference_pb2 as pb
-
-if TYPE_CHECKING:
-    import grpc
 
 __all__ = ["Client", "Generation"]
 
@@ -41,7 +39,7 @@ class Client:
         address: str = "127.0.0.1:50051",
         *,
         api_key: str | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: str | os.PathLike[str] | None = None,
         transport: Transport | None = None,
         timeout_s: float | None = None,
         resume_for_s: float = 60.0,
@@ -49,7 +47,7 @@ class Client:
         if transport is None:
             from specfleet.grpc_transport import GrpcTransport
 
-            transport = GrpcTransport(address, api_key=api_key, credentials=credentials)
+            transport = GrpcTransport(address, api_key=api_key, tls=tls)
         self._transport = transport
         self._timeout_s = timeout_s
         self._resume_for_s = resume_for_s

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from specfleet.channel import OPTIONS, check_address, metadata_for
+from specfleet.channel import OPTIONS, Tls, check_address, metadata_for
 from specfleet.errors import Cancelled
 from specfleet.grpc_errors import client_error
+from specfleet.renewed_channel import RenewedChannel
+from specfleet.tls import TlsFolder
 from specfleet.v1 import inference_pb2 as pb
 from specfleet.v1 import inference_pb2_grpc
 
@@ -23,16 +25,16 @@ T = TypeVar("T")
 class AsyncGrpcTransport:
     """The default `AsyncTransport`. Lives in one event loop."""
 
-    def __init__(
-        self, address: str, *, api_key: str | None = None, credentials: grpc.ChannelCredentials | None = None
-    ) -> None:
+    def __init__(self, address: str, *, api_key: str | None = None, tls: Tls = None) -> None:
         self._address = check_address(address)
         self._metadata = metadata_for(api_key)
-        self._channel = (
-            grpc.aio.insecure_channel(address, options=OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=OPTIONS)
-        )
+        self._channel: Any  # one of gRPC's, or what stands before several
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        else:
+            self._channel = RenewedChannel(
+                TlsFolder(tls), lambda of: grpc.aio.secure_channel(address, of.for_channel(), options=OPTIONS)
+            )
         # The generated stub serves both kinds of channel; the annotations of grpcio's own stubs know only one.
         self._stub: Any = inference_pb2_grpc.InferenceStub(self._channel)
 
@@ -57,7 +59,8 @@ class AsyncGrpcTransport:
         return answer
 
     async def close(self) -> None:
-        await self._channel.close()
+        for channel in self._channel.channels if isinstance(self._channel, RenewedChannel) else [self._channel]:
+            await channel.close()
 
     async def _answer(self, method: Callable[..., Awaitable[T]], request: object, timeout_s: float | None) -> T:
         try:

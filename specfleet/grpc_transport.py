@@ -7,9 +7,11 @@ from typing import Any
 
 import grpc
 
-from specfleet.channel import OPTIONS, check_address, metadata_for
+from specfleet.channel import OPTIONS, Tls, check_address, metadata_for
 from specfleet.errors import Cancelled
 from specfleet.grpc_errors import client_error
+from specfleet.renewed_channel import RenewedChannel
+from specfleet.tls import TlsFolder
 from specfleet.v1 import inference_pb2 as pb
 from specfleet.v1 import inference_pb2_grpc
 
@@ -19,14 +21,16 @@ __all__ = ["Connection", "GrpcTransport"]
 class Connection:
     """One channel to one address. May be used by many threads at once."""
 
-    def __init__(self, address: str, *, api_key: str | None, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, address: str, *, api_key: str | None, tls: Tls) -> None:
         self.address = check_address(address)
         self._metadata = metadata_for(api_key)
-        self.channel = (
-            grpc.insecure_channel(address, options=OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(address, credentials, options=OPTIONS)
-        )
+        self.channel: Any  # one of gRPC's, or what stands before several
+        if tls is None:
+            self.channel = grpc.insecure_channel(address, options=OPTIONS)
+        else:
+            self.channel = RenewedChannel(
+                TlsFolder(tls), lambda of: grpc.secure_channel(address, of.for_channel(), options=OPTIONS)
+            )
 
     def answer(self, method: Callable[..., Any], request: object, timeout_s: float | None) -> Any:
         """One answer to one request."""
@@ -54,16 +58,15 @@ class Connection:
             call.cancel()
 
     def close(self) -> None:
-        self.channel.close()
+        for channel in self.channel.channels if isinstance(self.channel, RenewedChannel) else [self.channel]:
+            channel.close()
 
 
 class GrpcTransport:
     """The default `Transport`."""
 
-    def __init__(
-        self, address: str, *, api_key: str | None = None, credentials: grpc.ChannelCredentials | None = None
-    ) -> None:
-        self._connection = Connection(address, api_key=api_key, credentials=credentials)
+    def __init__(self, address: str, *, api_key: str | None = None, tls: Tls = None) -> None:
+        self._connection = Connection(address, api_key=api_key, tls=tls)
         self._stub = inference_pb2_grpc.InferenceStub(self._connection.channel)
 
     def generate(

@@ -8,10 +8,12 @@ import typer
 
 from specfleet import __version__
 from specfleet.cli.bench import bench
+from specfleet.cli.certs import certs
 from specfleet.cli.chat import chat
 from specfleet.cli.doctor import doctor
 from specfleet.cli.drain import drain
 from specfleet.cli.generate import generate
+from specfleet.cli.keys import keys
 from specfleet.cli.models import models
 from specfleet.cli.reporting import reporting
 from specfleet.cli.status import status
@@ -22,8 +24,9 @@ from specfleet.cli.up import up
 __all__ = ["app"]
 
 app = typer.Typer(name="specfleet", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-for _command in (up, generate, chat, bench, models, status, top, timeline, drain, doctor):
+for _command in (up, generate, chat, bench, models, status, top, timeline, drain, doctor, certs):
     app.command()(reporting(_command))
+app.add_typer(keys)
 
 
 def _show_version(wanted: bool) -> None:
@@ -40,5 +43,6 @@ def specfleet(
 ) -> None:
     """Serve large language models faster, with a fleet of small drafters.
 
-    The fleet's address and key come with each command, or from SPECFLEET_ADDRESS and SPECFLEET_API_KEY.
+    Where the fleet is comes with each command or from SPECFLEET_ADDRESS; a key from SPECFLEET_API_KEY or a file,
+    certificates from the folder of --tls or SPECFLEET_TLS.
     """

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from specfleet.async_client import AsyncClient
 from specfleet.cli.load import Load, percentile, run_load
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa, read_text
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption, read_text
 from specfleet.cli.reporting import fail
 from specfleet.cli.screen import duration, notices, percent, screen, table
 from specfleet.errors import InvalidRequest
@@ -52,8 +52,8 @@ def bench(
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Answers of full length only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object.")] = False,
     address: Address = DEFAULT_ADDRESS,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
+    api_key_file: ApiKeyFile = None,
+    tls: TlsOption = None,
 ) -> None:
     """Measure speed as clients see it.
 
@@ -70,7 +70,7 @@ def bench(
         "seed": seed,
         "ignore_eos": ignore_eos,
     }
-    loads = asyncio.run(_measure(Fleet(address, api_key, tls_ca), asked, modes, options, concurrency))
+    loads = asyncio.run(_measure(Fleet(address, api_key_file, tls), asked, modes, options, concurrency))
     if as_json:
         print(json.dumps({name or "default": _figures(load) for name, load in loads.items()}))
     else:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from specfleet.cli.explain import Explanation, summary
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption
 from specfleet.cli.reporting import error_line
 from specfleet.cli.screen import notices, printable, screen
 from specfleet.client import Client
@@ -29,8 +29,8 @@ def chat(
     model: Annotated[str | None, typer.Option(help="Which model, if the fleet has several.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Colour each token by who guessed it.")] = False,
     address: Address = DEFAULT_ADDRESS,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
+    api_key_file: ApiKeyFile = None,
+    tls: TlsOption = None,
 ) -> None:
     """Talk with the model; every answer sees what was said before."""
     options: GenerateOptions = {"max_tokens": max_tokens, "temperature": temperature, "mode": mode, "model": model}
@@ -39,7 +39,7 @@ def chat(
         with suppress(ImportError):
             import readline  # noqa: F401  # gives `input` its editing and its history of lines
         notices().print(_HELP, style="dim")
-    with Client(**Fleet(address, api_key, tls_ca).arguments()) as client:
+    with Client(**Fleet(address, api_key_file, tls).arguments()) as client:
         conversation = _Conversation(client, options, system, explain=explain)
         while (line := _read_line("> " if is_terminal else "")) is not None:
             if line.strip() == "/new":

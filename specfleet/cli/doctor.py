@@ -15,7 +15,7 @@ from rich.text import Text
 
 from specfleet import __version__
 from specfleet.admin import Admin
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption
 from specfleet.cli.reporting import error_line
 from specfleet.cli.screen import duration, percent, printable, screen
 from specfleet.client import Client
@@ -46,13 +46,13 @@ class _Finding:
     to_do: str = ""
 
 
-def doctor(address: Address = DEFAULT_ADDRESS, api_key: ApiKey = None, tls_ca: TlsCa = None) -> None:
+def doctor(address: Address = DEFAULT_ADDRESS, api_key_file: ApiKeyFile = None, tls: TlsOption = None) -> None:
     """Check the fleet from here, and say what to do.
 
     One line for each finding. The exit code is 1 where something must be done.
     """
     console, is_well = screen(), True
-    for finding in _findings(Fleet(address, api_key, tls_ca)):
+    for finding in _findings(Fleet(address, api_key_file, tls)):
         sign, style = finding.grade.value
         line = Text.assemble(
             (sign, style), " ", printable(finding.what), (f": {finding.to_do}" if finding.to_do else "")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from specfleet.admin import Admin
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption
 from specfleet.cli.screen import printable, screen
 
 __all__ = ["drain"]
@@ -18,8 +18,8 @@ def drain(
     worker: Annotated[str, typer.Argument(help="A worker's name, as `specfleet status` shows it; none: all.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the whole fleet is drained.")] = False,
     address: Address = DEFAULT_ADDRESS,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
+    api_key_file: ApiKeyFile = None,
+    tls: TlsOption = None,
 ) -> None:
     """Take a worker or the whole fleet out of service.
 
@@ -27,7 +27,7 @@ def drain(
     """
     if not worker and not yes and sys.stdin.isatty():
         typer.confirm("Drain the whole fleet? It will take no new requests.", abort=True)
-    with Admin(**Fleet(address, api_key, tls_ca).arguments(), timeout_s=30.0) as admin:
+    with Admin(**Fleet(address, api_key_file, tls).arguments(), timeout_s=30.0) as admin:
         workers = admin.drain(worker)
     names = printable(", ".join(workers)) or "none"
     screen().print(f"draining; workers: {names}", markup=False, soft_wrap=True)

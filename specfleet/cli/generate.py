@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from specfleet.cli.explain import Explanation, summary
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa, read_text
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption, read_text
 from specfleet.cli.reporting import fail
 from specfleet.cli.screen import printable, screen
 from specfleet.client import Client
@@ -43,8 +43,8 @@ def generate(
     explain: Annotated[bool, typer.Option("--explain", help="Colour each token by who guessed it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each token.")] = False,
     address: Address = DEFAULT_ADDRESS,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
+    api_key_file: ApiKeyFile = None,
+    tls: TlsOption = None,
 ) -> None:
     """Generate text, and show it as it comes."""
     text = sys.stdin.read() if prompt == "-" else prompt
@@ -64,7 +64,7 @@ def generate(
         "deadline_s": deadline_s,
     }
     with (
-        Client(**Fleet(address, api_key, tls_ca).arguments()) as client,
+        Client(**Fleet(address, api_key_file, tls).arguments()) as client,
         closing(client.generate(asked, **options)) as events,
     ):
         show = _show_json if as_json else _show_explained if explain else _show_text

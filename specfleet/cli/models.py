@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption
 from specfleet.cli.screen import count, notices, printable, screen, table
 from specfleet.client import Client
 
 __all__ = ["models"]
 
 
-def models(address: Address = DEFAULT_ADDRESS, api_key: ApiKey = None, tls_ca: TlsCa = None) -> None:
+def models(address: Address = DEFAULT_ADDRESS, api_key_file: ApiKeyFile = None, tls: TlsOption = None) -> None:
     """List the models, and who drafts for them."""
-    with Client(**Fleet(address, api_key, tls_ca).arguments(), timeout_s=10.0) as client:
+    with Client(**Fleet(address, api_key_file, tls).arguments(), timeout_s=10.0) as client:
         found = client.list_models()
     if not found:
         notices().print("No model is there yet: the verifier has not joined. `specfleet doctor` tells more.")

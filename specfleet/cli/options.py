@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import Annotated, TypedDict
 
 import typer
 
-from specfleet.channel import DEFAULT_ADDRESS, tls_credentials
+from specfleet.channel import DEFAULT_ADDRESS
 from specfleet.errors import InvalidRequest
 
-if TYPE_CHECKING:
-    import grpc
+__all__ = ["DEFAULT_ADDRESS", "Address", "ApiKeyFile", "Fleet", "TlsOption", "read_text"]
 
-__all__ = ["DEFAULT_ADDRESS", "Address", "ApiKey", "Fleet", "TlsCa", "read_text"]
+API_KEY_VARIABLE = "SPECFLEET_API_KEY"
 
 Address = Annotated[str, typer.Option("--address", envvar="SPECFLEET_ADDRESS", help="Where the fleet is: host:port.")]
-ApiKey = Annotated[
-    str | None, typer.Option("--api-key", envvar="SPECFLEET_API_KEY", show_envvar=True, help="Your key, if asked for.")
+# No option takes a key itself: whoever lists the processes of a machine reads their arguments.
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--api-key-file", envvar="SPECFLEET_API_KEY_FILE", help="A file with your key; or have it in SPECFLEET_API_KEY."
+    ),
 ]
-TlsCa = Annotated[
-    Path | None, typer.Option("--tls-ca", help="Use TLS, and trust the certificate authorities in this PEM file.")
+TlsOption = Annotated[
+    Path | None,
+    typer.Option("--tls", envvar="SPECFLEET_TLS", help="Use TLS, with tls.crt, tls.key and ca.crt of this folder."),
 ]
 
 
 class _Arguments(TypedDict):
     address: str
     api_key: str | None
-    credentials: grpc.ChannelCredentials | None
+    tls: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,16 @@ class Fleet:
     """Which fleet a command talks to, and as whom; `Client(**Fleet(...).arguments())` opens it."""
 
     address: str
-    api_key: str | None
-    tls_ca: Path | None
+    api_key_file: Path | None
+    tls: Path | None
 
     def arguments(self) -> _Arguments:
-        credentials = None if self.tls_ca is None else tls_credentials(_read(self.tls_ca, "--tls-ca"))
-        return {"address": self.address, "api_key": self.api_key, "credentials": credentials}
+        return {"address": self.address, "api_key": self._api_key(), "tls": self.tls}
+
+    def _api_key(self) -> str | None:
+        if self.api_key_file is not None:
+            return read_text(self.api_key_file, "--api-key-file").strip()
+        return os.environ.get(API_KEY_VARIABLE)
 
 
 def read_text(file: Path, option: str) -> str:

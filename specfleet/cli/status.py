@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from specfleet.admin import Admin
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption
 from specfleet.cli.screen import screen
 from specfleet.cli.views import drafters_table, headline, verifier_table
 
@@ -17,11 +17,11 @@ __all__ = ["status"]
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object.")] = False,
     address: Address = DEFAULT_ADDRESS,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
+    api_key_file: ApiKeyFile = None,
+    tls: TlsOption = None,
 ) -> None:
     """Show the fleet: verifier, drafters and rates."""
-    with Admin(**Fleet(address, api_key, tls_ca).arguments(), timeout_s=10.0) as admin:
+    with Admin(**Fleet(address, api_key_file, tls).arguments(), timeout_s=10.0) as admin:
         now = admin.status()
     if as_json:
         from google.protobuf.json_format import MessageToJson

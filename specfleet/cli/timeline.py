@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from specfleet.admin import Admin
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption
 from specfleet.cli.overlap import overlap_of
 from specfleet.cli.reporting import fail
 from specfleet.cli.screen import duration, notices, percent, screen
@@ -22,12 +22,12 @@ def timeline(
     out: Annotated[Path, typer.Argument(help="The file to write; https://ui.perfetto.dev opens it.")],
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to look.")] = 10.0,
     address: Address = DEFAULT_ADDRESS,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
+    api_key_file: ApiKeyFile = None,
+    tls: TlsOption = None,
 ) -> None:
     """Record what all processes do, and write a trace of it."""
     with (
-        Admin(**Fleet(address, api_key, tls_ca).arguments()) as admin,
+        Admin(**Fleet(address, api_key_file, tls).arguments()) as admin,
         notices().status(f"looking for {duration(seconds)}"),
     ):
         spans = list(admin.timeline(seconds))

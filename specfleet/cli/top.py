@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from specfleet.admin import Admin
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKey, Fleet, TlsCa
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption
 from specfleet.cli.reporting import error_line
 from specfleet.cli.screen import printable, screen
 from specfleet.cli.views import drafters_table, headline, rounds_chart, verifier_table
@@ -32,12 +32,12 @@ def top(
     every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="One frame, and end.")] = False,
     address: Address = DEFAULT_ADDRESS,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
+    api_key_file: ApiKeyFile = None,
+    tls: TlsOption = None,
 ) -> None:
     """Watch the fleet work; q or Ctrl-C ends. Acceptance and rounds are those of the last seconds."""
     console, watched = screen(), _Watched()
-    with Admin(**Fleet(address, api_key, tls_ca).arguments(), timeout_s=10.0) as admin:
+    with Admin(**Fleet(address, api_key_file, tls).arguments(), timeout_s=10.0) as admin:
         watched.add(admin.status())
         if once or not console.is_terminal:
             console.print(watched.frame(console.width))

@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
+
+from specfleet.tls import TlsFolder
 from tests.engine.checkpoints import write_checkpoint
+from tests.security.certificates import make
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 150.0
@@ -21,6 +25,7 @@ _ENGINE = "dtype: float32, device: cpu, num_threads: 1, kv_cache_bytes: 4MiB"
 CONFIG = """
 engine: {{model: {folder}/target, tensor_parallel: 2, {engine}}}
 router: {{grpc_port: 0, http_port: 0}}
+security: {{tls: {folder}/certificates}}
 drafters:
   small:
     kind: model
@@ -37,11 +42,12 @@ MORE = """
 
 
 def write_fleet(folder: Path) -> Path:
-    """Checkpoints, and a YAML file: two ranks, a model drafter, and one that needs none. `more.yaml` has two more: one
-    to be added, and one with another tokenizer. Labels say nothing where there is one machine.
+    """Checkpoints, certificates, and a YAML file: two ranks, a model drafter, and one that needs none. `more.yaml` has
+    two more: one to be added, and one with another tokenizer. Labels say nothing where there is one machine.
     """
     write_checkpoint(folder / "target", "llama", num_hidden_layers=2, max_position_embeddings=8192)
     write_checkpoint(folder / "small", "llama", num_hidden_layers=1, max_position_embeddings=8192, seed=1)
+    make(folder / "certificates")
     file = folder / "fleet.yaml"
     file.write_text(CONFIG.format(folder=folder, engine=_ENGINE))
     write_checkpoint(folder / "alien", "llama", num_hidden_layers=1)
@@ -78,8 +84,8 @@ def command(state: Path, *arguments: str, **more: str) -> subprocess.CompletedPr
 class RunningFleet:
     """The command `up` in a session of its own, and what it says."""
 
-    def __init__(self, process: subprocess.Popen[str], state: Path) -> None:
-        self.process, self.state = process, state
+    def __init__(self, process: subprocess.Popen[str], state: Path, certificates: Path) -> None:
+        self.process, self.state, self._certificates = process, state, certificates
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -105,6 +111,10 @@ class RunningFleet:
     @property
     def address(self) -> str:
         return self.said(r"^  gRPC +(\S+)")[1]
+
+    def channel(self) -> grpc.Channel:
+        """To its router, for an admin."""
+        return grpc.secure_channel(self.address, TlsFolder(self._certificates / "admin").read().for_channel())
 
     def pid_of(self, worker: str, *, since: int = 0) -> int:
         """Waits until it has joined."""
@@ -141,7 +151,7 @@ def running_fleet(file: Path, state: Path, *arguments: str, **more: str) -> Iter
         text=True,
         start_new_session=True,
     )
-    fleet = RunningFleet(process, state)
+    fleet = RunningFleet(process, state, file.parent / "certificates")
     try:
         yield fleet
     finally:

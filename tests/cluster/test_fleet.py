@@ -10,7 +10,6 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
 from cluster.descendants import descendants, kill
@@ -49,15 +48,15 @@ def generate(stub: inference_pb2_grpc.InferenceStub, num_tokens: int) -> Iterato
             yield from (token.token_id for token in response.tokens.tokens)
 
 
-def drafters(address: str) -> set[str]:
-    with grpc.insecure_channel(address) as channel:
+def drafters(fleet: RunningFleet) -> set[str]:
+    with fleet.channel() as channel:
         status = admin_pb2_grpc.AdminStub(channel).Status(admin_pb2.StatusRequest(), timeout=PATIENCE_S)
         return {drafter.name for drafter in status.drafters}
 
 
 def test_it_survives_the_loss_of_any_worker(fleet: RunningFleet) -> None:
-    assert drafters(fleet.address) == {"small", "lookup"}
-    with grpc.insecure_channel(fleet.address) as channel:
+    assert drafters(fleet) == {"small", "lookup"}
+    with fleet.channel() as channel:
         stub = inference_pb2_grpc.InferenceStub(channel)
         undisturbed = list(generate(stub, NUM_LONG))
         assert len(undisturbed) == NUM_LONG
@@ -73,13 +72,13 @@ def test_it_survives_the_loss_of_any_worker(fleet: RunningFleet) -> None:
         fleet.said("small lost its process", since=num_lines)
         assert fleet.pid_of("verifier", since=num_lines) != fleet.pid_of("verifier")
         assert fleet.pid_of("small", since=num_lines) != fleet.pid_of("small")
-        assert drafters(fleet.address) == {"small", "lookup"}
+        assert drafters(fleet) == {"small", "lookup"}
 
 
 def test_a_group_that_loses_a_rank_is_started_again(fleet: RunningFleet) -> None:
     num_lines, verifier = len(fleet.lines), fleet.pid_of("verifier", since=_last_join(fleet))
     (rank,) = [pid for pid in descendants(verifier) if "spawn_main" in fleet.processes()[pid]]
-    with grpc.insecure_channel(fleet.address) as channel:
+    with fleet.channel() as channel:
         stub = inference_pb2_grpc.InferenceStub(channel)
         undisturbed = list(generate(stub, 8))
         os.kill(rank, signal.SIGKILL)
@@ -95,7 +94,7 @@ def test_a_router_that_dies_is_started_again_at_the_same_address(fleet: RunningF
     fleet.said("router started again as process", since=num_lines)
     for worker in ("verifier", "small", "lookup"):
         fleet.pid_of(worker, since=num_lines)
-    with grpc.insecure_channel(fleet.address) as channel:
+    with fleet.channel() as channel:
         assert len(list(generate(inference_pb2_grpc.InferenceStub(channel), 8))) == 8
 
 
@@ -105,7 +104,7 @@ def test_drafters_come_and_go_while_it_runs(fleet: RunningFleet, folder: Path) -
         return done.returncode, done.stdout + done.stderr
 
     assert order("add-drafter", "spare", "-c", str(folder / "more.yaml")) == (0, "spare has joined\n")
-    assert drafters(fleet.address) == {"small", "lookup", "spare"}
+    assert drafters(fleet) == {"small", "lookup", "spare"}
     status, said = order("add-drafter", "spare", "-c", str(folder / "more.yaml"))
     assert (status, said) == (
         1,
@@ -117,7 +116,7 @@ def test_drafters_come_and_go_while_it_runs(fleet: RunningFleet, folder: Path) -
     fleet.said("alien is refused, and stays so: .* has another tokenizer")
     assert order("remove-drafter", "alien") == (0, "alien is removed\n")
     assert order("remove-drafter", "spare") == (0, "spare is removed\n")
-    until(lambda: drafters(fleet.address) == {"small", "lookup"}, "the router sees it leave")
+    until(lambda: drafters(fleet) == {"small", "lookup"}, "the router sees it leave")
     status, said = order("remove-drafter", "verifier")
     assert status == 1
     assert "the fleet has no drafter 'verifier'; its drafters are small, lookup" in said

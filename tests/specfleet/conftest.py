@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from specfleet import AsyncClient, Client, TokenEvent
 from specfleet.cli.app import app
+from tests.security.certificates import make
 from tests.specfleet.scripted_fleet import ScriptedFleet, ServerThread, running_fleet
 
 Ask = Callable[..., list[TokenEvent]]
@@ -20,6 +22,12 @@ Ask = Callable[..., list[TokenEvent]]
 def running() -> Iterator[tuple[ScriptedFleet, ServerThread]]:
     with running_fleet() as fleet_and_thread:
         yield fleet_and_thread
+
+
+@pytest.fixture(scope="session")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates of every role."""
+    return make(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

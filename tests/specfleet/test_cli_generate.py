@@ -78,7 +78,8 @@ def test_each_drafter_has_its_colour_and_the_target_has_none() -> None:
         (["--max-tokens", "0"], "max_tokens is 0; ask for at least one token"),
         (["--mode", "fast"], "mode is 'fast'; it is one of off, vanilla, pearl, fleet"),
         (["--json-schema", "nowhere.json"], "--json-schema: nowhere.json cannot be read: No such file or directory"),
-        (["--tls-ca", "nowhere.pem"], "--tls-ca: nowhere.pem cannot be read: No such file or directory"),
+        (["--tls", "nowhere"], "nowhere has no tls.crt, tls.key, ca.crt; a TLS folder holds"),
+        (["--api-key-file", "nowhere"], "--api-key-file: nowhere cannot be read: No such file or directory"),
         (["--address", "http://x"], "the address is 'http://x'; give host:port without a scheme"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import pytest
@@ -22,7 +23,6 @@ from specfleet import (
     Unauthenticated,
     Unavailable,
 )
-from specfleet.channel import tls_credentials
 from tests.specfleet.conftest import Ask
 from tests.specfleet.scripted_fleet import Refusal, ScriptedFleet
 
@@ -96,9 +96,18 @@ def test_an_address_that_makes_no_sense_is_refused(ask: Ask, address: str) -> No
         ask(address)
 
 
-def test_a_fleet_without_tls_is_not_reached_with_it(fleet: ScriptedFleet, ask: Ask) -> None:
+def test_a_fleet_without_tls_is_not_reached_with_it(fleet: ScriptedFleet, ask: Ask, ours: Path) -> None:
     with pytest.raises(Unavailable, match="no fleet can be reached"):
-        ask(fleet.address, client={"credentials": tls_credentials(b"")})
+        ask(fleet.address, client={"tls": ours / "client"})
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "schlüssel", "x" * 257])
+def test_what_cannot_be_a_key_is_refused_and_not_shown(fleet: ScriptedFleet, ask: Ask, key: str) -> None:
+    with pytest.raises(
+        InvalidRequest, match=f"the API key has {len(key)} characters, or some that no key has"
+    ) as error:
+        ask(fleet.address, client={"api_key": key})
+    assert key not in str(error.value)
 
 
 def test_a_client_has_a_deadline_for_calls_without_one(fleet: ScriptedFleet, ask: Ask) -> None:

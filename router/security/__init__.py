@@ -1,0 +1,1 @@
+"""Who may do what at the router: certificates, keys, tenants and their quotas."""
