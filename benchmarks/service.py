@@ -11,35 +11,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import grpc
-import grpc.aio
-import yaml
 
 from benchmarks.generation import Prompt, read_prompts
-from contracts.errors import SpecfleetError, Unavailable
+from benchmarks.service_rig import MeasuredFleet, measured_fleet, say
+from contracts.errors import SpecfleetError
 from router.front import FrontLimits
 from router.modes import mode_parts
-from router.server import Router, run_router
 from router.timeline import Span
-from specfleet.v1 import inference_pb2 as pb
-from specfleet.v1 import inference_pb2_grpc, types_pb2
-from workers.drafters.registry import KINDS
 
 __all__ = ["main"]
-
-_START_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,79 +91,43 @@ def _parser() -> argparse.ArgumentParser:
 async def _measure(options: argparse.Namespace, prompts: list[Prompt]) -> list[Turn]:
     turns: list[Turn] = []
     limits = FrontLimits(max_draft=options.max_draft, max_waiting=4096)
-    names = [name if name in KINDS else Path(name).name for name in options.drafter]
-    async with run_router("127.0.0.1:0", limits=limits, drafter_order=names) as router:
-        with tempfile.TemporaryDirectory() as folder, _workers(options, names, router.port, Path(folder)):
-            await _joined(router, names)
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{router.port}") as channel:
-                stub = inference_pb2_grpc.InferenceStub(channel)
-                for together in options.together:
-                    for number in range(options.rounds + 1):
-                        for mode in options.mode:
-                            router.front.limits = replace(limits, mode=mode)
-                            turn = await _turn(router, stub, prompts, options, mode, together)
-                            if number:  # the first is for warming up, and for the router to learn
-                                turns.append(turn)
-                                print(f"{mode} at {together}: {turn.rate:.1f} tokens/s", file=sys.stderr, flush=True)
+    async with measured_fleet(
+        target=options.target,
+        drafters=options.drafter,
+        limits=limits,
+        dtype=options.dtype,
+        threads=options.threads,
+    ) as fleet:
+        for together in options.together:
+            for number in range(options.rounds + 1):
+                for mode in options.mode:
+                    fleet.router.front.limits = replace(limits, mode=mode)
+                    turn = await _turn(fleet, prompts, options, mode, together)
+                    if number:  # the first is for warming up, and for the router to learn
+                        turns.append(turn)
+                        print(f"{mode} at {together}: {turn.rate:.1f} tokens/s", file=sys.stderr, flush=True)
     return turns
 
 
-@contextlib.contextmanager
-def _workers(options: argparse.Namespace, names: list[str], port: int, folder: Path) -> Iterator[None]:
-    config: dict[str, Any] = {
-        "engine": {"model": options.target, "dtype": options.dtype, "num_threads": options.threads},
-        "drafters": {},
-    }
-    config["engine"]["kv_cache_bytes"] = "1GiB"
-    for name, given in zip(names, options.drafter, strict=True):
-        engine = {"model": given, "dtype": options.dtype, "num_threads": 1, "kv_cache_bytes": "256MiB"}
-        config["drafters"][name] = {"kind": given} if given in KINDS else {"kind": "model", "engine": engine}
-    path = folder / "fleet.yaml"
-    path.write_text(yaml.safe_dump(config))
-    common = ["--router", f"127.0.0.1:{port}", "--config", str(path)]
-    commands = [["workers.verifier", *common], *(["workers.drafter", *common, "--name", name] for name in names)]
-    log = (folder / "workers.log").open("wb")
-    processes = [
-        subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=subprocess.STDOUT) for command in commands
-    ]
-    try:
-        yield
-    except Unavailable:
-        print((folder / "workers.log").read_text()[-2000:], file=sys.stderr)
-        raise
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(timeout=20)
-        log.close()
-
-
-async def _joined(router: Router, names: Sequence[str]) -> None:
-    wanted = {"verifier", *names}
-    deadline_s = time.monotonic() + _START_S
-    while not wanted <= router.fleet.streams.keys():
-        if time.monotonic() > deadline_s:
-            missing = sorted(wanted - router.fleet.streams.keys())
-            raise Unavailable(f"{', '.join(missing)} did not join within {_START_S:.0f} s")
-        await asyncio.sleep(0.05)
-
-
 async def _turn(
-    router: Router,
-    stub: inference_pb2_grpc.InferenceStub,
+    fleet: MeasuredFleet,
     prompts: Sequence[Prompt],
     options: argparse.Namespace,
     mode: str,
     together: int,
 ) -> Turn:
-    spans: list[Span] = []
+    router, spans = fleet.router, list[Span]()
     watching = asyncio.create_task(_collect(router.timeline.watch(), spans))
     await asyncio.sleep(0)
     figures, busy_s = router.scheduler.figures, router.loop.busy_s
     num_rounds, began_s = figures.num_rounds, time.perf_counter()
     room = asyncio.Semaphore(together)
-    said = await asyncio.gather(*(_say(stub, prompt, options, room) for prompt in prompts))
+
+    async def in_turn(prompt: Prompt) -> tuple[tuple[int, ...], float]:
+        async with room:
+            return await say(fleet.stub, prompt, max_tokens=options.max_tokens, temperature=options.temperature)
+
+    said = await asyncio.gather(*map(in_turn, prompts))
     elapsed_s = time.perf_counter() - began_s
     await asyncio.sleep(0.05)  # the last spans
     watching.cancel()
@@ -192,27 +143,6 @@ async def _turn(
         hidden_share=_hidden_share(spans),
         tokens=tuple(tokens for tokens, _ in said),
     )
-
-
-async def _say(
-    stub: inference_pb2_grpc.InferenceStub, prompt: Prompt, options: argparse.Namespace, room: asyncio.Semaphore
-) -> tuple[tuple[int, ...], float]:
-    request = pb.GenerateRequest(
-        sampling=types_pb2.Sampling(temperature=options.temperature, seed=1),
-        stop=pb.Stop(max_tokens=options.max_tokens),
-    )
-    if prompt.messages:
-        request.chat.messages.extend(pb.Chat.Message(**message) for message in prompt.messages)
-    else:
-        request.prompt = prompt.prompt
-    async with room:
-        began_s, first_s = time.perf_counter(), 0.0
-        tokens: list[int] = []
-        async for response in stub.Generate(request):
-            if response.HasField("tokens"):
-                first_s = first_s or time.perf_counter() - began_s
-                tokens += [token.token_id for token in response.tokens.tokens]
-    return tuple(tokens), first_s
 
 
 async def _collect(batches: AsyncIterator[list[Span]], spans: list[Span]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from contracts.errors import SpecfleetError
 from contracts.sampling import StopParams
 from contracts.types import DrafterId, TokenLogprob
 from engine.text.detokenize import IncrementalDetokenizer
@@ -62,6 +63,7 @@ class Answer:
         self._end_tokens = frozenset(stop.stop_token_ids) | (frozenset() if stop.ignore_eos else end_tokens)
         self._detokenizer = IncrementalDetokenizer(tokenizer, prompt)
         self._matcher = StopStringMatcher(stop.stop)
+        self._broken: SpecfleetError | None = None
         self.on_change: Callable[[], None] = lambda: None
         """Is called after every change."""
         self._readers: set[asyncio.Event] = set()
@@ -90,12 +92,20 @@ class Answer:
             self.ended = Ended(reason=reason, text=self._held(), error=error)
             self._wake()
 
+    def break_off(self, error: SpecfleetError) -> None:
+        """Says nothing more: whoever reads is told why."""
+        self._broken = error
+        for reader in self._readers:
+            reader.set()
+
     async def read(self, first: int = 0) -> AsyncIterator[list[AnsweredToken]]:
         """The tokens from one on, as many at a time as there are; ends when the sequence has."""
         news = asyncio.Event()
         self._readers.add(news)
         try:
             while True:
+                if self._broken is not None:
+                    raise self._broken
                 if first < len(self.tokens):
                     found = self.tokens[first:]
                     first += len(found)

@@ -281,9 +281,7 @@ class DrafterPool:
             sorted(unknown, key=lambda drafter: (-drafting.scores.score(drafter), drafter))[:_MAX_FOLLOWERS]
         )
 
-    def _tell(
-        self, sequence: RoutedSequence, followers: Collection[DrafterId] = (), *, renews: bool = False
-    ) -> None:
+    def _tell(self, sequence: RoutedSequence, followers: Collection[DrafterId] = (), *, renews: bool = False) -> None:
         """Opens the sequence where it has become someone's, closes it where it no longer is."""
         role_of = {drafter: connected.following.get(sequence.id) for drafter, connected in self._connected.items()}
         drafting_before = {drafter for drafter, drafts in role_of.items() if drafts}

@@ -16,6 +16,7 @@ from router.grpc_errors import streams
 from router.orders import DrafterOffer, DrafterOrders, VerifierOrders
 from router.scheduler import Scheduler
 from router.scheduling_loop import SchedulingLoop
+from router.security.caller import check_worker
 from router.target_text import TargetText
 from router.timeline import Timeline
 from specfleet.v1 import fleet_pb2, fleet_pb2_grpc
@@ -81,8 +82,10 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     async def Join(
         self, messages: AsyncIterator[fleet_pb2.FromWorker], context: Any
     ) -> AsyncIterator[fleet_pb2.ToWorker]:
+        self.front.leadership.check()
         hello = await _first(messages)
         stream = WorkerStream(is_verifier=hello.WhichOneof("message") == "verifier_hello")
+        check_worker("verifier" if stream.is_verifier else "drafter")
         self._replace(hello, stream)
         match hello.WhichOneof("message"):
             case "verifier_hello":

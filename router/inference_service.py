@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from contracts.errors import InvalidArgument
-from contracts.types import SamplingParams, StopParams
 from router.answer import AnsweredToken, Reason
-from router.front import NOBODY, Asked, Front, Request, Speculation
+from router.asked import Asked, Speculation, sampling_of, stop_of
+from router.front import Front, Request
 from router.grpc_errors import answers, streams
+from router.merging import merged
+from router.security.caller import caller
 from router.statistics import request_statistics
 from router.wire import identity_to_wire, logprob_to_wire
 from specfleet.v1 import inference_pb2 as pb
@@ -25,7 +26,6 @@ MODES: Mapping[int, str] = {
     types_pb2.MODE_PEARL: "pearl",
     types_pb2.MODE_FLEET: "fleet",
 }
-_DEFAULT_MAX_TOKENS = 256
 _REASONS: Mapping[Reason, pb.FinishReason] = {
     Reason.STOP: pb.FINISH_REASON_STOP,
     Reason.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -54,7 +54,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
 
     @streams
     async def Resume(self, request: pb.ResumeRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
-        running = self._front.find(request.request_id, NOBODY)
+        running = await self._front.find(request.request_id, caller().tenant)
         next_index = list(request.next_index)
         if len(next_index) != len(running.choices):
             raise InvalidArgument(
@@ -65,7 +65,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
 
     @answers
     async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelResponse:
-        running = self._front.find(request.request_id, NOBODY)
+        running = await self._front.find(request.request_id, caller().tenant)
         return pb.CancelResponse(was_running=self._front.cancel(running))
 
     @answers
@@ -88,26 +88,9 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
 
     async def _stream(self, running: Request, first: Sequence[int]) -> AsyncIterator[pb.GenerateResponse]:
         """All choices as their tokens come. One choice needs no task of its own."""
-        if len(running.choices) == 1:
-            async for response in self._choice(running, 0, first[0]):
-                yield response
-            return
-        queue: asyncio.Queue[pb.GenerateResponse | None] = asyncio.Queue(maxsize=64)
-
-        async def pump(choice: int) -> None:
-            async for response in self._choice(running, choice, first[choice]):
-                await queue.put(response)
-            await queue.put(None)
-
-        async with asyncio.TaskGroup() as tasks:
-            pumps = [tasks.create_task(pump(choice)) for choice in range(len(running.choices))]
-            try:
-                for _ in pumps:
-                    while (news := await queue.get()) is not None:
-                        yield news
-            finally:
-                for task in pumps:
-                    task.cancel()
+        choices = [self._choice(running, choice, first[choice]) for choice in range(len(running.choices))]
+        async for response in merged(choices) if len(choices) > 1 else choices[0]:
+            yield response
 
     async def _choice(self, running: Request, choice: int, first: int) -> AsyncIterator[pb.GenerateResponse]:
         index, num_logprobs = first, running.choices[choice].sequence.sampling.num_logprobs
@@ -141,35 +124,23 @@ def _finished(running: Request, choice: int) -> pb.Finished:
         text=ended.text,
         error=ended.error,
         stop=ended.stop,
-        usage=pb.Usage(num_prompt_tokens=running.num_prompt_tokens, num_completion_tokens=len(of.answer.tokens)),
+        usage=pb.Usage(
+            num_prompt_tokens=running.num_prompt_tokens,
+            num_cached_tokens=of.sequence.num_cached or 0,
+            num_completion_tokens=len(of.answer.tokens),
+        ),
         statistics=request_statistics(running, of),
     )
 
 
 def _asked(request: pb.GenerateRequest, deadline_s: float | None) -> Asked:
-    sampling, stop, speculation = request.sampling, request.stop, request.speculation
+    sampling, speculation = request.sampling, request.speculation
     if speculation.mode and speculation.mode not in MODES:
         raise InvalidArgument(f"speculation.mode is {speculation.mode}; modes are numbered 0 to {max(MODES)}")
     return Asked(
         prompt=_prompt(request),
-        sampling=SamplingParams(
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p if sampling.HasField("top_p") else 1.0,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty if sampling.HasField("repetition_penalty") else 1.0,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            logit_bias=dict(sampling.logit_bias),
-            allowed_token_ids=tuple(sampling.allowed_token_ids.ids) if sampling.HasField("allowed_token_ids") else None,
-            num_logprobs=sampling.num_logprobs,
-        ),
-        stop=StopParams(
-            max_tokens=stop.max_tokens if stop.HasField("max_tokens") else _DEFAULT_MAX_TOKENS,
-            stop=tuple(stop.strings),
-            stop_token_ids=tuple(stop.token_ids),
-            ignore_eos=stop.ignore_eos,
-        ),
+        sampling=sampling_of(sampling),
+        stop=stop_of(request.stop),
         seed=sampling.seed if sampling.HasField("seed") else None,
         request_id=request.request_id,
         model=request.model,
@@ -181,6 +152,7 @@ def _asked(request: pb.GenerateRequest, deadline_s: float | None) -> Asked:
         ),
         priority=request.priority,
         deadline_s=deadline_s,
+        tenant=caller().tenant,
         json_schema=request.json_schema,
     )
 

@@ -15,6 +15,7 @@ from router.json_answer import Grammars
 __all__ = ["TargetText"]
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_USUAL_CHARACTERS = 4  # of a token
 _FILE_NAME = re.compile(rf"{_PART}(/{_PART})?")  # further chat templates lie in a folder of their own
 
 
@@ -41,12 +42,31 @@ class TargetText:
             except TokenizerError as error:
                 return TargetText(tokenizer, grammars, None, str(error))
 
-    def encode(self, text: str) -> list[int]:
-        """A prompt as it stands. Control tokens spelled out in it are mere text."""
+    def encode(self, text: str, *, most: int | None = None) -> list[int]:
+        """A prompt as it stands. Control tokens spelled out in it are mere text. `most`: more tokens are of no use."""
+        if most is not None:
+            self._check_length(text, most)
         return self.tokenizer.encode(text, allow_control_tokens=False)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, str]], *, most: int | None = None) -> list[int]:
         """Messages as the model's template has them."""
         if self._chat is None:
             raise InvalidArgument(f"this model cannot chat: {self._no_chat}; use a plain prompt")
+        if most is not None:
+            self._check_length("".join(message["content"] for message in messages), most)
         return self._chat.encode(messages)
+
+    def _check_length(self, text: str, most: int) -> None:
+        """Refuses a text that is much too long, at about the price of encoding one that fits: encoding a few megabytes
+        takes many seconds. A beginning can have a few more tokens than it has as a part of the text, but not twice as
+        many.
+        """
+        size = _USUAL_CHARACTERS * most
+        while size < len(text):
+            num_tokens = len(self.encode(text[:size]))
+            if num_tokens > 2 * most:
+                raise InvalidArgument(
+                    f"the prompt has {len(text)} characters, and {num_tokens} tokens in the first {size} of them; it "
+                    f"may have {most} tokens, so shorten the prompt"
+                )
+            size *= 4

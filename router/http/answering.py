@@ -6,16 +6,18 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from itertools import accumulate, islice
 from typing import Any
 
 from google.protobuf import json_format
 
-from contracts.errors import Internal
+from contracts.errors import Internal, SpecfleetError
 from contracts.types import TokenLogprob
 from engine.text.tokenizer import Tokenizer
 from router.answer import AnsweredToken, Ended, Reason
 from router.front import Front, Request
 from router.http.errors import error_body
+from router.merging import merged
 from router.statistics import request_statistics
 
 __all__ = ["ChatForm", "CompletionForm", "Form", "stream", "whole"]
@@ -46,8 +48,8 @@ class Form(ABC):
         """A whole answer."""
 
     @abstractmethod
-    def logprobs(self, tokens: Sequence[AnsweredToken]) -> dict[str, Any] | None:
-        """What was asked for of these tokens; None where nothing was."""
+    def logprobs(self, tokens: Sequence[AnsweredToken], offset: int) -> dict[str, Any] | None:
+        """What was asked for of these tokens, the text before which has `offset` characters; None where nothing was."""
 
     def spell(self, token: int) -> str:
         """One token by itself."""
@@ -64,17 +66,18 @@ class CompletionForm(Form):
     def message(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
-    def logprobs(self, tokens: Sequence[AnsweredToken]) -> dict[str, Any] | None:
+    def logprobs(self, tokens: Sequence[AnsweredToken], offset: int) -> dict[str, Any] | None:
         if self._num_logprobs is None:
             return None
         known = [token.logprob for token in tokens if token.logprob is not None]
+        offsets = accumulate((len(token.text) for token in tokens), initial=offset)
         return {
             "tokens": [self.spell(each.token) for each in known],
             "token_logprobs": [each.logprob for each in known],
             "top_logprobs": [
                 {self.spell(token): value for token, value in each.top[: self._num_logprobs]} for each in known
             ],
-            "text_offset": [],
+            "text_offset": list(islice(offsets, len(known))),
         }
 
 
@@ -91,7 +94,7 @@ class ChatForm(Form):
     def message(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def logprobs(self, tokens: Sequence[AnsweredToken]) -> dict[str, Any] | None:
+    def logprobs(self, tokens: Sequence[AnsweredToken], offset: int) -> dict[str, Any] | None:
         if self._num_logprobs is None:
             return None
         return {"content": [self._logprob(token.logprob) for token in tokens if token.logprob is not None]}
@@ -101,60 +104,67 @@ class ChatForm(Form):
         return {**self._spelled(logprob.token, logprob.logprob), "top_logprobs": top}
 
     def _spelled(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self.spell(token)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        """Its bytes too: one token may hold only a part of a character."""
+        return {
+            "token": self.spell(token),
+            "logprob": logprob,
+            "bytes": list(self._tokenizer.token_bytes.of(token)),
+        }
 
 
 async def whole(front: Front, request: Request, form: Form) -> dict[str, Any]:
-    """The answer once all its choices have ended."""
+    """The answer once all its choices have ended. Whoever gives up waiting ends the request: it cannot come back."""
     choices = []
-    for index, choice in enumerate(request.choices):
-        async for _ in front.read(request, index):
-            pass
-        ended = _ended(choice.answer.ended)
-        tokens = choice.answer.tokens
-        text = "".join(token.text for token in tokens) + ended.text
-        choices.append(
-            {
-                "index": index,
-                **form.message(text),
-                "logprobs": form.logprobs(tokens),
-                "finish_reason": _FINISH[ended.reason],
-            }
-        )
+    try:
+        for index, choice in enumerate(request.choices):
+            async for _ in front.read(request, index):
+                pass
+            ended = _ended(choice.answer.ended)
+            tokens = choice.answer.tokens
+            text = "".join(token.text for token in tokens) + ended.text
+            choices.append(
+                {
+                    "index": index,
+                    **form.message(text),
+                    "logprobs": form.logprobs(tokens, 0),
+                    "finish_reason": _FINISH[ended.reason],
+                }
+            )
+    finally:
+        front.cancel(request)
     return {**_head(request, form, form.object), "choices": choices, "usage": _usage(request), **_statistics(request)}
 
 
 async def stream(front: Front, request: Request, form: Form, *, include_usage: bool) -> AsyncIterator[str]:
     """Server-sent events. A client that goes away ends the request: it could not come back for the rest."""
     head = _head(request, form, form.chunk)
+    choices = [_pieces(front, request, form, index) for index in range(len(request.choices))]
     try:
-        for index, choice in enumerate(request.choices):
-            for part in form.first():
-                yield _event({**head, "choices": [{"index": index, **part, "logprobs": None, "finish_reason": None}]})
-            async for tokens in front.read(request, index):
-                text = "".join(token.text for token in tokens)
-                logprobs = form.logprobs(tokens)
-                if text or logprobs is not None:
-                    piece = {"index": index, **form.piece(text), "logprobs": logprobs, "finish_reason": None}
-                    yield _event({**head, "choices": [piece]})
-            ended = choice.answer.ended
-            if ended is not None and ended.reason is Reason.ERROR:
-                yield _event(error_body(Internal(ended.error)))
-                return
-            last = _ended(ended)
-            piece = {
-                "index": index,
-                **form.piece(last.text),
-                "logprobs": None,
-                "finish_reason": _FINISH[last.reason],
-            }
-            yield _event({**head, "choices": [piece], **_statistics(request)})
+        async for piece in merged(choices) if len(choices) > 1 else choices[0]:
+            more = _statistics(request) if piece["finish_reason"] is not None else {}
+            yield _event({**head, "choices": [piece], **more})
         if include_usage:
             yield _event({**head, "choices": [], "usage": _usage(request)})
         yield "data: [DONE]\n\n"
+    except SpecfleetError as error:
+        yield _event(error_body(error))
     finally:
         front.cancel(request)
+
+
+async def _pieces(front: Front, request: Request, form: Form, index: int) -> AsyncIterator[dict[str, Any]]:
+    """One choice as a stream tells it; the last piece has the reason why it ended."""
+    for part in form.first():
+        yield {"index": index, **part, "logprobs": None, "finish_reason": None}
+    offset = 0
+    async for tokens in front.read(request, index):
+        text = "".join(token.text for token in tokens)
+        logprobs = form.logprobs(tokens, offset)
+        offset += len(text)
+        if text or logprobs is not None:
+            yield {"index": index, **form.piece(text), "logprobs": logprobs, "finish_reason": None}
+    last = _ended(request.choices[index].answer.ended)
+    yield {"index": index, **form.piece(last.text), "logprobs": None, "finish_reason": _FINISH[last.reason]}
 
 
 def _head(request: Request, form: Form, name: str) -> dict[str, Any]:
@@ -167,12 +177,14 @@ def _head(request: Request, form: Form, name: str) -> dict[str, Any]:
     }
 
 
-def _usage(request: Request) -> dict[str, int]:
+def _usage(request: Request) -> dict[str, Any]:
+    """The prompt counts once for all choices, and so does what the cache had of it: as the first of them found it."""
     num_completion = sum(len(choice.answer.tokens) for choice in request.choices)
     return {
         "prompt_tokens": request.num_prompt_tokens,
         "completion_tokens": num_completion,
         "total_tokens": request.num_prompt_tokens + num_completion,
+        "prompt_tokens_details": {"cached_tokens": request.choices[0].sequence.num_cached or 0},
     }
 
 

@@ -10,6 +10,7 @@ from contracts.sampling import MAX_NEW_TOKENS
 from contracts.types import SamplingParams, StopParams
 from router.front import Asked, Speculation
 from router.http.schemas import ChatRequest, CompletionRequest, GenerationSettings, ResponseFormat
+from router.security.caller import caller
 
 __all__ = ["chat_asked", "completion_asked"]
 
@@ -89,6 +90,7 @@ def _asked(
             drafters=tuple(request.speculation.drafters),
         ),
         priority=request.priority,
+        tenant=caller().tenant,
         json_schema=json_schema,
     )
 

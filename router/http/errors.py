@@ -27,6 +27,7 @@ def error_body(error: SpecfleetError) -> dict[str, Any]:
     }
 
 
-def error_response(error: SpecfleetError) -> JSONResponse:
+def error_response(error: SpecfleetError, status: int | None = None) -> JSONResponse:
+    """With the code of its kind, or one that says more."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(math.ceil(error.retry_after_s))}
-    return JSONResponse(error_body(error), status_code=status_of(error).http, headers=headers)
+    return JSONResponse(error_body(error), status_code=status or status_of(error).http, headers=headers)

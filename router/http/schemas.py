@@ -6,11 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.sampling import MAX_LOGPROBS
+
 __all__ = ["ChatRequest", "CompletionRequest", "GenerationSettings"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Strict: `"max_tokens": true` is a mistake of the caller, and not 1.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class SpeculationSettings(_Part):
@@ -56,7 +59,7 @@ class CompletionRequest(GenerationSettings):
 
     prompt: str | list[int] | Annotated[list[str], Field(min_length=1, max_length=1)]
     max_tokens: int | None = 16
-    logprobs: int | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: Literal[False] | None = False
     best_of: Literal[1] | None = None
     suffix: None = None
@@ -94,7 +97,7 @@ class ChatRequest(GenerationSettings):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     response_format: ResponseFormat = ResponseFormat()
 
 

@@ -4,6 +4,7 @@ are refused, and how clearly."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from contracts.types import RequestId
 from router.journal.journal import Entry, Journal, Lease, LeaseLost, StoreLost
 from router.journal.memory import MemoryJournal
 from router.journal.redis_journal import RedisJournal
-from tests.router.valkey import Valkey, valkey
+from tests.router.valkey import DEADLINE_S, Valkey, free_port, valkey
 
 NAMES = [RequestId(name) for name in ("a", "b", "ä{b}")]
 Operation = Callable[[Journal, dict[str, str]], Awaitable[object]]
@@ -220,3 +221,51 @@ def test_a_store_that_comes_back_empty_is_noticed(tmp_path: Path) -> None:
             await journal.close()
 
     asyncio.run(run())
+
+
+def test_a_cluster_keeps_a_journal(tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"port": str(port), "cluster-enabled": "yes", "cluster-port": str(free_port())}
+    with valkey(tmp_path / "node", settings) as node:
+        with node.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            wait_for(lambda: b"cluster_state:ok" in bytes(client.execute_command("CLUSTER", "INFO")))
+        asyncio.run(keeps_a_journal(StoreConfig(url=f"redis+cluster://127.0.0.1:{port}")))
+
+
+def test_a_master_behind_sentinels_keeps_a_journal(tmp_path: Path) -> None:
+    port, watched = free_port(), free_port()
+    file = f"sentinel monitor boss 127.0.0.1 {watched} 1\nsentinel auth-pass boss hidden\n"
+    with (
+        valkey(tmp_path / "master", {"port": str(watched), "requirepass": "hidden"}),
+        valkey(tmp_path / "sentinel", {"port": str(port)}, file),
+    ):
+        config = StoreConfig(url=f"redis+sentinel://:hidden@127.0.0.1:{port}/boss/0")
+        asyncio.run(keeps_a_journal(config))
+        with pytest.raises(StoreLost, match="no store answers"):
+            check(StoreConfig(url=f"redis+sentinel://:hidden@127.0.0.1:{port}/nobody/0"))
+
+
+async def keeps_a_journal(config: StoreConfig) -> None:
+    journal = RedisJournal(config)
+    try:
+        await journal.check()
+        owner = await begun(journal, NAMES[0])
+        more = [Entry(request=name, num_before=0, records=(b"x", b"y")) for name in NAMES[1:]]
+        assert await journal.append(owner, more) == []
+        assert [await journal.read(name) for name in NAMES] == [[b"first"], [b"x", b"y"], [b"x", b"y"]]
+        assert sorted(await journal.unfinished()) == sorted(NAMES)
+        await journal.keep(owner, "x", b"learned")
+        assert await journal.kept() == {"x": b"learned"}
+        assert await journal.renew(owner) == Lease(owner, 1)
+        with pytest.raises(LeaseLost):
+            await journal.append("2:another", more)
+    finally:
+        await journal.close()
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)

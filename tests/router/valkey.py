@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,8 @@ DEADLINE_S = 30.0
 class Valkey:
     """On a socket in its folder, where its data is too. `settings` are its own, such as requirepass."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
-        self.folder, self.settings = folder, dict(settings or {})
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, file: str | None = None) -> None:
+        self.folder, self.settings, self._file = folder, dict(settings or {}), file
         self.socket = folder / "store.sock"
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -28,6 +29,9 @@ class Valkey:
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = {"port": "0", "unixsocket": str(self.socket), "dir": str(self.folder), "save": "", **self.settings}
         words = [word for key, value in settings.items() for word in (f"--{key}", value)]
+        if self._file is not None:  # settings that are more than a key and a value
+            (self.folder / "conf").write_text(self._file)
+            words = [str(self.folder / "conf"), *words, "--sentinel"]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen([str(get_binary_path()), *words], stdout=log, stderr=log)
         deadline_s = time.monotonic() + DEADLINE_S
@@ -44,7 +48,7 @@ class Valkey:
             self._process = None
 
     def client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket), password=self.settings.get("requirepass"))
+        return redis.Redis(unix_socket_path=str(self.socket), password=self.settings.get("requirepass"), protocol=2)
 
     def _answers(self) -> bool:
         with self.client() as client:
@@ -54,9 +58,16 @@ class Valkey:
                 return False
 
 
+def free_port() -> int:
+    """For a server that must be reached by a port, as those of a Cluster and those that Sentinels watch."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
 @contextmanager
-def valkey(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Valkey]:
-    server = Valkey(folder, settings)
+def valkey(folder: Path, settings: Mapping[str, str] | None = None, file: str | None = None) -> Iterator[Valkey]:
+    """Runs while the block does. With the text of a Sentinel's configuration file it is a Sentinel."""
+    server = Valkey(folder, settings, file)
     server.start()
     try:
         yield server

@@ -12,10 +12,11 @@ import grpc
 import grpc.aio
 
 from contracts.clock import SystemClock
-from contracts.config import DrafterConfig, EngineConfig
+from contracts.config import DrafterConfig, EngineConfig, StoreConfig
 from engine.local_group import local_engine
 from router.front import FrontLimits
 from router.http.app import run_http
+from router.http.limits import HttpLimits
 from router.server import Router, run_router
 from specfleet.v1 import inference_pb2 as pb
 from specfleet.v1 import inference_pb2_grpc, types_pb2
@@ -123,11 +124,16 @@ class RunningFleet:
 
 @contextlib.asynccontextmanager
 async def running_fleet(
-    target: EngineConfig, drafters: Mapping[str, DrafterConfig], *, limits: FrontLimits | None = None
+    target: EngineConfig,
+    drafters: Mapping[str, DrafterConfig],
+    *,
+    limits: FrontLimits | None = None,
+    http_limits: HttpLimits | None = None,
+    store: StoreConfig | None = None,
 ) -> AsyncIterator[RunningFleet]:
     async with (
-        run_router("127.0.0.1:0", limits=limits or FrontLimits(), drafter_order=list(drafters)) as router,
-        run_http(router.front, "127.0.0.1", 0) as http_port,
+        run_router("127.0.0.1:0", limits=limits or FrontLimits(), drafter_order=list(drafters), store=store) as router,
+        run_http(router.front, "127.0.0.1", 0, limits=http_limits or HttpLimits()) as http_port,
         grpc.aio.insecure_channel(f"127.0.0.1:{router.port}") as channel,
     ):
         fleet = RunningFleet(router, http_port, channel)

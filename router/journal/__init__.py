@@ -1,0 +1,1 @@
+"""The journal: what was promised to clients, where it outlives the router."""

@@ -1,0 +1,42 @@
+"""A request that runs, or has ended and is kept for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from contracts.types import RequestId, TenantId
+from router.answer import Answer
+from router.sequence import RoutedSequence
+
+__all__ = ["Choice", "Request"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Choice:
+    """One of the answers to a request."""
+
+    sequence: RoutedSequence
+    answer: Answer
+    first_token_s: float = 0.0
+    ended_s: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Request:
+    """See the module. Times are of the router's monotonic clock."""
+
+    id: RequestId
+    tenant: TenantId
+    mode: str
+    model: str
+    seed: int
+    num_prompt_tokens: int
+    choices: list[Choice]
+    began_s: float
+    deadline: asyncio.TimerHandle | None = None
+    abandoned: asyncio.TimerHandle | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return all(choice.answer.ended is not None for choice in self.choices)
