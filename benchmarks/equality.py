@@ -94,7 +94,7 @@ async def _compare(options: argparse.Namespace, prompts: list[Prompt]) -> int:
         figures = fleet.router.scheduler.figures
     print(
         f"{num_answers} answers to {len(prompts)} prompts, {num_wrong} differ; {figures.num_tokens} tokens in "
-        f"{figures.num_rounds} rounds; drafters were killed {churn.num_killed} times and started {churn.num_started} times"
+        f"{figures.num_rounds} rounds; drafters killed {churn.num_killed} times, started {churn.num_started} times"
     )
     return 1 if num_wrong else 0
 
