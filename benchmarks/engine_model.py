@@ -14,12 +14,12 @@ from engine.model import head_logits
 from engine.work import Draft
 from speculation.rules.coin import Probs
 
-__all__ = ["EngineModel"]
+__all__ = ["EngineModel", "LastHidden"]
 
 Path = tuple[int, ...]
 
 
-class _LastHidden:
+class LastHidden:
     """Keeps what leaves the last layer."""
 
     def __init__(self, num_layers: int) -> None:
@@ -64,7 +64,7 @@ class EngineModel:
         first = len(self._node_of) - 1
         place = {**self._node_of, **{path: first + index for index, path in enumerate(new)}}
         nodes = tuple((path[-1], place[path[:-1]]) for path in new)
-        hook = _LastHidden(len(self.engine.executor.weights.layers))
+        hook = LastHidden(len(self.engine.executor.weights.layers))
         self.reports.append(self.engine.step([Draft(sequence=self.sequence, nodes=nodes)], hook=hook).report)
         assert hook.hidden is not None, "every step passes the last layer"
         computed = ([()] if num_pending else []) + new

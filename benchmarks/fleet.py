@@ -204,7 +204,7 @@ class LocalFleet:
                         StepProposal(drafter=drafter, candidates=tuple(candidates))
                     )
             for sequence in going:
-                fused = fuse_step(said.get(sequence, []))
+                fused = fuse_step(said.get(sequence, []), self._sequences[sequence].drafting.combine)
                 value[sequence] *= fused[0].confidence if fused else 0.0
                 paths[sequence] = (*paths[sequence], fused[0].token) if fused else paths[sequence]
 

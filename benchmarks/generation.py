@@ -28,6 +28,8 @@ class Prompt:
     id: str
     prompt: str = ""
     messages: tuple[Mapping[str, str], ...] = ()
+    domain: str = ""
+    """What it is about, where its maker said so."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -92,15 +94,15 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def _prompt_of(record: Mapping[str, Any], number: int) -> Prompt:
-    name = str(record.get("id", number))
+    name, domain = str(record.get("id", number)), str(record.get("domain", ""))
     if "messages" in record:
         messages = tuple({"role": str(each["role"]), "content": str(each["content"])} for each in record["messages"])
         if not messages:
             raise TypeError("no messages")
-        return Prompt(id=name, messages=messages)
+        return Prompt(id=name, messages=messages, domain=domain)
     if not isinstance(record["prompt"], str) or not record["prompt"]:
         raise TypeError("prompt is not a text")
-    return Prompt(id=name, prompt=record["prompt"])
+    return Prompt(id=name, prompt=record["prompt"], domain=domain)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""Policies of `speculation/` run on recorded requests of real models: `python -m benchmarks.policies --help`."""

@@ -1,0 +1,110 @@
+"""Prints how routing, budget and fusion do on a trace: `python -m benchmarks.policies --trace FILE.npz`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+from benchmarks.policies.fusing import per_round, routed
+from benchmarks.policies.rounds import by_budget, by_size, chains_per_s, taught, tokens_per_s
+from benchmarks.policies.routing import RoutedFleet, hits
+from benchmarks.policies.stream import best_of_domains, cost_of, mixed
+from benchmarks.traces.trace import Trace, read_trace
+from contracts.errors import SpecfleetError
+
+__all__ = ["main"]
+
+_TRACE = Path(__file__).parents[1] / "data" / "demo.npz"
+_LOADS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0 when all tables are printed, 2 for a request that can never work."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.policies", description=__doc__.split(":")[0])
+    parser.add_argument("--trace", type=Path, default=_TRACE, metavar="FILE.npz", help="(the committed demo trace)")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="one that was recorded (0)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the order of requests (1)")
+    parser.add_argument("--rounds", type=int, default=3000, metavar="N", help="of a sequence, for each budget (3000)")
+    parser.add_argument("--only", choices=["routing", "budget", "fusion"], help="one of the tables")
+    options = parser.parse_args(arguments)
+    try:
+        trace = read_trace(options.trace)
+    except SpecfleetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.only in (None, "routing"):
+        _print_routing(trace, options)
+    if options.only in (None, "budget"):
+        _print_budget(trace, options)
+    if options.only in (None, "fusion"):
+        _print_fusion(trace, options)
+    return 0
+
+
+def _print_routing(trace: Trace, options: argparse.Namespace) -> None:
+    requests = mixed(trace, options.temperature, seed=options.seed)
+    best = best_of_domains(trace, requests)
+    print("\nRequests on the best drafter of their domain, by how many came before")
+    ends = list(range(50, len(requests), 50))
+    print(f"| followers | {' | '.join(f'{end - 50} to {end}' for end in ends)} |")
+    print(f"|---{'|---:' * len(ends)}|")
+    for num_followers in (len(trace.drafters), 2, 1, 0):
+        found = hits(RoutedFleet(trace, num_followers=num_followers, seed=options.seed), requests, best)
+        shares = [sum(found[end - 50 : end]) / 50 for end in ends]
+        print(f"| {num_followers} | {' | '.join(f'{share:.0%}' for share in shares)} |", flush=True)
+
+
+def _print_budget(trace: Trace, options: argparse.Namespace) -> None:
+    requests, cost = mixed(trace, options.temperature, seed=options.seed), cost_of(trace)
+    best = best_of_domains(trace, requests)
+    half = len(requests) // 2
+    first, rest = requests[:half], requests[half:]
+    knowing = {worthless: taught(trace, first, best, worthless=worthless) for worthless in (False, True)}
+    print(
+        "\nTokens a second of target time, by sequences at a time; calibration is taught by the first half of requests"
+    )
+    print("| load | budget | best chain | best tree | plain | budget over best | worthless drafts over plain |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for load in _LOADS:
+        num_rounds = max(options.rounds // load, 10)
+
+        def rate(size: int | None, *, worthless: bool = False, load: int = load, num_rounds: int = num_rounds) -> float:
+            policy = by_budget() if size is None else by_size(size)
+            roster = deepcopy(knowing[worthless])
+            return tokens_per_s(
+                trace, rest, best, roster, policy, cost, load=load, num_rounds=num_rounds, worthless=worthless
+            )
+
+        chains = {n: chains_per_s(trace, rest, best, n, cost, load=load, num_rounds=num_rounds) for n in range(9)}
+        trees = {size: rate(size) for size in (1, 2, 3, 4, 6, 8)}
+        budget, bad = rate(None), rate(None, worthless=True)
+        chain, tree = max(chains, key=lambda n: chains[n]), max(trees, key=lambda n: trees[n])
+        print(
+            f"| {load} | {budget:.1f} | {chains[chain]:.1f} (length {chain}) | {trees[tree]:.1f} ({tree} nodes) | "
+            f"{chains[0]:.1f} | {budget / max(chains[chain], trees[tree]):.3f} | {bad / chains[0]:.3f} |",
+            flush=True,
+        )
+
+
+def _print_fusion(trace: Trace, options: argparse.Namespace) -> None:
+    requests = mixed(trace, options.temperature, seed=options.seed)
+    num_taught = len(requests) // 3
+    print(f"\nTokens a round with exactly so many nodes checked; {num_taught} requests teach, the rest count")
+    print("| drafters | 4 nodes | 8 nodes |\n|---|---:|---:|")
+    alone = {drafter: (drafter,) for drafter in trace.drafters}
+    for label, who in {
+        **{drafter: alone[drafter] for drafter in trace.drafters},
+        "the two of most evidence fused": routed(2),
+        "three fused": routed(3),
+        "all fused": trace.drafters,
+        "one routed": routed(1),
+    }.items():
+        counts = [per_round(trace, requests, who, num_nodes=n, num_taught=num_taught) for n in (4, 8)]
+        print(f"| {label} | {' | '.join(f'{count:.3f}' for count in counts)} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
