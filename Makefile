@@ -14,7 +14,7 @@ PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13 python3
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench protos clean
+.PHONY: help setup serve test check bench soak protos clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: setup  ## Lint, format, types and import arrows
 
 bench: setup  ## Measure the engine and print its figures
 	$(BIN)/python -m benchmarks.engine
+
+soak: setup  ## Harm a running fleet at random for 20 minutes, and say what became of its requests
+	$(BIN)/python -m tests.recovery --minutes 20 --report build/soak.md
 
 protos: setup  ## Generate the wire types from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/specfleet/v1/*.proto

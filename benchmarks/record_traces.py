@@ -30,7 +30,7 @@ __all__ = ["main"]
 
 _PROBED_ROWS, _PROBED_KEYS = 512, 256
 _PROBED_DRAFT_ROWS = 64
-_PROBE_TIMES = 5
+_PROBE_TIMES = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

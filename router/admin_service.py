@@ -44,7 +44,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             uptime_s=self._clock.now_s() - self._began_s,
             model=identity_to_wire(self._front.offer.model) if self._front.offer is not None else None,
             verifier=self._verifier(),
-            drafters=[self._drafter(offer) for offer in scheduler.pool.offers],
+            drafters=self._drafters(),
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting),
             num_requests=self._front.num_requests,
@@ -59,7 +59,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
 
     @answers
     async def Drafters(self, request: pb.DraftersRequest, context: Any) -> pb.DraftersResponse:
-        return pb.DraftersResponse(drafters=[self._drafter(offer) for offer in self._scheduler.pool.offers])
+        return pb.DraftersResponse(drafters=self._drafters())
 
     @answers
     async def Drain(self, request: pb.DrainRequest, context: Any) -> pb.DrainResponse:
@@ -104,6 +104,13 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             num_free_blocks=verifier.num_free_blocks,
             round_s=median(busy_s for _, busy_s, _ in recent) if recent else 0.0,
         )
+
+    def _drafters(self) -> list[pb.DrafterStatus]:
+        """Those in the fleet, and those that are kept out for a while."""
+        pool = self._scheduler.pool
+        inside = [self._drafter(offer) for offer in pool.offers]
+        outside = pool.quarantine.held().keys() - {drafter.name for drafter in inside}
+        return inside + [pb.DrafterStatus(name=name, state="quarantined") for name in sorted(outside)]
 
     def _drafter(self, offer: DrafterOffer) -> pb.DrafterStatus:
         drafter: DrafterId = offer.drafter

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from contracts.clock import Clock
+from contracts.errors import InvalidArgument
 from contracts.types import DrafterId, SequenceId, Verdict
 from router.fused_steps import NUM_CANDIDATES, FusedSteps
 from router.orders import (
@@ -22,6 +23,7 @@ from router.orders import (
     Wish,
     num_logprobs_wanted,
 )
+from router.quarantine import Quarantine
 from router.sequence import RoutedSequence
 from speculation.fusion import FusionKind
 from speculation.fusion_choice import FusionChoice
@@ -55,7 +57,19 @@ class _Connected:
     orders: DrafterOrders = field(default_factory=DrafterOrders)
     following: dict[SequenceId, bool] = field(default_factory=dict)
     """The sequences that it has open, and whether it is to draft for them."""
+    unjudged: dict[SequenceId, int] = field(default_factory=dict)
+    """How many decided tokens it was told of each sequence, and has not judged: there is evidence of no more."""
     figures: DrafterFigures = field(default_factory=DrafterFigures)
+
+    def judges(self, sequence: SequenceId, num_tokens: int) -> None:
+        """It says how often it would have been right; refused where it cannot know that."""
+        left = self.unjudged.get(sequence, 0)
+        if num_tokens > left:
+            raise InvalidArgument(
+                f"drafter {self.offer.drafter} judges {num_tokens} tokens of sequence {sequence}; there are {left} "
+                "that it was told and has not judged"
+            )
+        self.unjudged[sequence] = left - num_tokens
 
 
 class DrafterPool:
@@ -68,6 +82,7 @@ class DrafterPool:
         self.fusion = FusionChoice(fusion)
         self.cooperation = Cooperation()
         self.num_stale = 0
+        self.quarantine = Quarantine(clock)
         self._order = {drafter: place for place, drafter in enumerate(order)}
         self._connected: dict[DrafterId, _Connected] = {}
 
@@ -156,6 +171,7 @@ class DrafterPool:
         for connected in self._connected.values():
             if sequence.id in connected.following:
                 connected.orders.commit.append(news)
+                connected.unjudged[sequence.id] += len(news.tokens)
                 if asks_anew and connected.following[sequence.id]:
                     connected.orders.wish(self._wish(sequence))
 
@@ -200,6 +216,7 @@ class DrafterPool:
             if sequence is None or evidence.epoch != sequence.epoch or drafter not in sequence.drafting.members:
                 self.num_stale += 1
                 continue
+            connected.judges(evidence.sequence, evidence.num_tokens)
             drafting = sequence.drafting
             drafting.followed(drafter, num_tokens=evidence.num_tokens, num_agreed=evidence.num_agreed)
             best = max((drafting.scores.score(other) for other in drafting.drafters), default=0.0)
@@ -297,6 +314,8 @@ class DrafterPool:
                 continue
             if before is None:
                 connected.orders.open.append(opened(sequence))
+                num_told = len(sequence.tokens) - sequence.num_prompt
+                connected.unjudged[sequence.id] = connected.unjudged.get(sequence.id, 0) + num_told
             if drafts is not before or (drafts and renews):
                 connected.following[sequence.id] = drafts
                 connected.orders.wish(self._wish(sequence) if drafts else _only_follow(sequence))
@@ -306,6 +325,7 @@ class DrafterPool:
 
     def _close(self, sequence: RoutedSequence) -> None:
         for connected in self._connected.values():
+            connected.unjudged.pop(sequence.id, None)
             if connected.following.pop(sequence.id, None) is not None:
                 connected.orders.end(sequence.id)
 

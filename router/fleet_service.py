@@ -7,16 +7,19 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from contracts.errors import AlreadyExists, DeadlineExceeded, InvalidArgument
+from contracts.config.names import is_name
+from contracts.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, Overloaded, QuotaExceeded
 from contracts.types import DrafterId
 from router import wire
+from router.drafter_allowance import DrafterAllowance, Pace
 from router.drafter_probe import DrafterProbes
 from router.front import Front
 from router.grpc_errors import streams
 from router.orders import DrafterOffer, DrafterOrders, VerifierOrders
+from router.quarantine import BROKEN, UNASKED, Stranger
 from router.scheduler import Scheduler
 from router.scheduling_loop import SchedulingLoop
-from router.security.caller import check_worker
+from router.security.caller import caller, check_worker
 from router.target_text import TargetText
 from router.timeline import Timeline
 from specfleet.v1 import fleet_pb2, fleet_pb2_grpc
@@ -26,13 +29,15 @@ __all__ = ["FleetService", "WorkerStream"]
 _log = logging.getLogger(__name__)
 _HELLO_S = 10.0
 _MAX_QUEUED = 4096  # messages to one worker that does not read: it is as good as dead
+_MAX_DRAFTERS = 256
 
 
 class WorkerStream:
     """What is to be sent to one worker. Sending never waits; a worker that does not read is given up."""
 
-    def __init__(self, *, is_verifier: bool) -> None:
-        self.is_verifier = is_verifier
+    def __init__(self, *, is_verifier: bool, certificate: str = "") -> None:
+        self.is_verifier, self.certificate = is_verifier, certificate
+        self.allowance = DrafterAllowance()
         self.reader: asyncio.Task[None] | None = None
         """Hears what the worker says."""
         self._queue: asyncio.Queue[fleet_pb2.ToWorker | None] = asyncio.Queue()
@@ -67,6 +72,7 @@ class _DrafterLink:
         self.stream = stream
 
     def send(self, orders: DrafterOrders) -> None:
+        self.stream.allowance.grant(orders)
         self.stream.put(wire.drafter_work(orders))
 
 
@@ -77,6 +83,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self.name, self.scheduler, self.loop, self.front, self.timeline = name, scheduler, loop, front, timeline
         self.streams: dict[str, WorkerStream] = {}
         self.probes = DrafterProbes(scheduler)
+        self.quarantine = scheduler.pool.quarantine
 
     @streams
     async def Join(
@@ -84,15 +91,18 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     ) -> AsyncIterator[fleet_pb2.ToWorker]:
         self.front.leadership.check()
         hello = await _first(messages)
-        stream = WorkerStream(is_verifier=hello.WhichOneof("message") == "verifier_hello")
+        stream = WorkerStream(
+            is_verifier=hello.WhichOneof("message") == "verifier_hello", certificate=caller().certificate
+        )
         check_worker("verifier" if stream.is_verifier else "drafter")
-        self._replace(hello, stream)
         match hello.WhichOneof("message"):
             case "verifier_hello":
+                self._replace(hello.verifier_hello.name, stream)
                 name, reading = self._admit_verifier(hello.verifier_hello, stream), self._read_verifier(messages)
             case "drafter_hello":
-                offer = self._admit_drafter(hello.drafter_hello, stream)
-                name, reading = str(offer.drafter), self._read_drafter(messages, offer)
+                who = Stranger(name=hello.drafter_hello.name, certificate=stream.certificate)
+                offer = self._admit_drafter(hello.drafter_hello, stream, who)
+                name, reading = who.name, self._read_drafter(messages, offer, stream, who)
             case other:
                 raise InvalidArgument(f"a worker's first message is {other}; it says hello first")
         self.streams[name] = stream
@@ -117,15 +127,17 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
 
     # Inside
 
-    def _replace(self, hello: fleet_pb2.FromWorker, stream: WorkerStream) -> None:
+    def _replace(self, name: str, stream: WorkerStream) -> None:
         """A worker that dials again may find its own last stream still there, whose end nobody has noticed yet: that
-        one is not waited for, since its peer may never answer, and not heard any more.
+        one is not waited for, since its peer may never answer, and not heard any more. No drafter can keep the target
+        out by having its name.
         """
-        name = hello.verifier_hello.name if stream.is_verifier else hello.drafter_hello.name
         if (old := self.streams.get(name)) is None:
             return
-        if old.is_verifier is not stream.is_verifier:
+        if old.is_verifier and not stream.is_verifier:
             raise AlreadyExists(f"{name} is here already and is another kind of worker; give each a name of its own")
+        if old.certificate != stream.certificate and not stream.is_verifier:
+            raise AlreadyExists(f"{name} is here already, with another certificate; give each worker a name of its own")
         _log.info("%s joined again; its last stream ends", name)
         if old.reader is not None:
             old.reader.cancel()
@@ -155,14 +167,29 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self.loop.poke()
         return offer.name
 
-    def _admit_drafter(self, hello: fleet_pb2.DrafterHello, stream: WorkerStream) -> DrafterOffer:
-        offer = wire.drafter_offer(hello)
-        if self.front.offer is not None:
-            _check_tokenizer(offer, self.front.offer.model.tokenizer_digest)
+    def _admit_drafter(self, hello: fleet_pb2.DrafterHello, stream: WorkerStream, who: Stranger) -> DrafterOffer:
+        self.quarantine.check(who)
+        try:
+            offer = wire.drafter_offer(hello)
+            if self.front.offer is not None:
+                _check_tokenizer(offer, self.front.offer.model.tokenizer_digest)
+            self.quarantine.joins(who)
+            self._replace(who.name, stream)
+        except (InvalidArgument, AlreadyExists) as error:
+            self._offended(who, error)
+            raise
+        if len(self.scheduler.pool.offers) >= _MAX_DRAFTERS:
+            raise Overloaded(f"{_MAX_DRAFTERS} drafters are in the fleet, and no more may be", retry_after_s=5.0)
         self.scheduler.drafter_joined(offer, _DrafterLink(stream))
         self._probe(offer)
         self.loop.poke()
         return offer
+
+    def _offended(self, who: Stranger, error: InvalidArgument | AlreadyExists) -> None:
+        """Counts what a drafter is refused for; raises where that puts it into quarantine."""
+        if is_name(who.name) and (refusal := self.quarantine.offends(who, BROKEN, error.message)) is not None:
+            _log.warning("%s", refusal.message)
+            raise refusal from error
 
     def _probe(self, drafter: DrafterOffer) -> None:
         """Those with a model; the others know nothing before they have seen a text."""
@@ -183,16 +210,37 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             self.scheduler.round_done(done)
             self.loop.poke()
 
-    async def _read_drafter(self, messages: AsyncIterator[fleet_pb2.FromWorker], offer: DrafterOffer) -> None:
-        async for message in messages:
-            if message.WhichOneof("message") != "drafts":
-                raise InvalidArgument(f"a drafter sends {message.WhichOneof('message')}; it sends drafts only")
-            num_tokens = self.front.offer.num_real_tokens if self.front.offer is not None else 0
-            drafts = wire.drafts(message.drafts, offer.drafter, num_tokens=num_tokens)
-            self.timeline.drafted(offer.drafter, drafts)
-            self.scheduler.drafts(offer.drafter, drafts)
-            if self.scheduler.is_idle:
-                self.loop.poke()
+    async def _read_drafter(
+        self, messages: AsyncIterator[fleet_pb2.FromWorker], offer: DrafterOffer, stream: WorkerStream, who: Stranger
+    ) -> None:
+        pace = Pace(self.scheduler.clock)
+        try:
+            async for message in messages:
+                if message.WhichOneof("message") != "drafts":
+                    raise InvalidArgument(f"a drafter sends {message.WhichOneof('message')}; it sends drafts only")
+                if stream.allowance.spend(message.drafts):
+                    self._take(message.drafts, offer)
+                else:
+                    self._drop(who)
+                if (wait_s := pace.next_s()) > 0.0:
+                    await self.scheduler.clock.sleep(wait_s)
+        except InvalidArgument as error:
+            self._offended(who, error)
+            raise
+
+    def _take(self, message: fleet_pb2.Drafts, offer: DrafterOffer) -> None:
+        num_tokens = self.front.offer.num_real_tokens if self.front.offer is not None else 0
+        drafts = wire.drafts(message, offer.drafter, num_tokens=num_tokens)
+        self.timeline.drafted(offer.drafter, drafts)
+        self.scheduler.drafts(offer.drafter, drafts)
+        if self.scheduler.is_idle:
+            self.loop.poke()
+
+    def _drop(self, who: Stranger) -> None:
+        refusal: QuotaExceeded | None = self.quarantine.offends(who, UNASKED, "it says far more than it is asked for")
+        if refusal is not None:
+            _log.warning("%s", refusal.message)
+            raise refusal
 
     def _leave(self, name: str, stream: WorkerStream) -> None:
         """Out of the fleet, unless it is already and another has its name now."""

@@ -38,7 +38,7 @@ from router.orders import VerifierOffer
 from router.request import Choice, Request
 from router.scheduler import Scheduler
 from router.scheduling_loop import SchedulingLoop
-from router.security.bounds import check_model, check_prompt, check_request
+from router.security.bounds import check_model, check_prompt, check_request, check_request_id
 from router.security.caller import NOBODY
 from router.security.quotas import Quotas
 from router.sequence import RoutedSequence
@@ -85,6 +85,8 @@ class Front:
         self.num_requests = 0
         self._requests: dict[RequestId, Request] = {}
         self._coming: dict[RequestId, asyncio.Task[Request | None]] = {}  # on their way through the journal
+        self._recovering: asyncio.Task[None] | None = None
+        self._num_accepting = 0  # sequences of requests that wait for the journal
         self._next_sequence = 1
 
     # The target
@@ -144,6 +146,7 @@ class Front:
     async def find(self, request_id: str, tenant: TenantId) -> Request:
         """A request of this tenant that runs, or ended not too long ago, under this router or another."""
         self.leadership.check()
+        check_request_id(request_id)
         name = RequestId(request_id)
         found = self._requests.get(name) or await self._come(name, lambda: self._recall(name))
         if found is None or found.tenant != tenant:
@@ -160,6 +163,11 @@ class Front:
                 self._ended(request, choice)
         self.loop.poke()
         return was_running
+
+    def close(self) -> None:
+        """Begins nothing more by itself."""
+        if self._recovering is not None:
+            self._recovering.cancel()
 
     def fall_silent(self, error: SpecfleetError) -> None:
         """Another one leads: nothing more is said or computed here."""
@@ -188,7 +196,7 @@ class Front:
             raise InvalidArgument(f"num_choices is {asked.num_choices}; it is from 1 to {_MAX_CHOICES}")
         if asked.seed is not None:
             check_integer("seed", asked.seed, 0, MAX_SEED)
-        num_waiting = len(self.scheduler.waiting) + len(self._coming)
+        num_waiting = len(self.scheduler.waiting) + self._num_accepting
         if num_waiting + asked.num_choices > self.limits.max_waiting:
             raise Overloaded(
                 f"{num_waiting} sequences wait already and at most {self.limits.max_waiting} may; try again later",
@@ -268,6 +276,7 @@ class Front:
         assert self.offer is not None, "checked on admission"
         began_s = self.clock.now_s()
         record = Accepted(asked=asked, prompt=tuple(tokens), model=self.offer.model, accepted_s=self.clock.wall_s())
+        self._num_accepting += asked.num_choices
         try:
             async with asyncio.timeout(asked.deadline_s):
                 acceptance = await self.recorder.accept(record)
@@ -275,6 +284,8 @@ class Front:
             raise DeadlineExceeded(
                 "the store stayed away until the deadline; try again, or give it more time"
             ) from None
+        finally:
+            self._num_accepting -= asked.num_choices
         if acceptance is Acceptance.KNOWN:
             return await self._recall(RequestId(asked.request_id))
         request = self._request(asked, tokens, constraint, began_s=began_s)
@@ -314,7 +325,8 @@ class Front:
         for name in names:
             if name not in self._requests:
                 try:
-                    await self._patiently(partial(self._come, name, partial(self._recall, name)))
+                    if await self._patiently(partial(self._come, name, partial(self._recall, name))) is None:
+                        await self.recorder.strike(name)
                 except SpecfleetError as error:
                     _log.error("request %s cannot go on: %s", name, error)
         if names:

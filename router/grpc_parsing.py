@@ -14,10 +14,12 @@ from google.protobuf.message import DecodeError
 
 from contracts.errors import InvalidArgument
 from router.grpc_errors import abort
+from specfleet.v1 import fleet_pb2
 
 __all__ = ["GrpcParsing"]
 
 _OURS = "/specfleet."
+_MAX_DRAFTS = 2**20  # bytes
 
 
 class _Malformed:
@@ -43,8 +45,24 @@ class GrpcParsing(grpc.aio.ServerInterceptor):
         if not handler.response_streaming:
             return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary), read, write)
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(_conversing(handler.stream_stream), read, write)
+            return grpc.stream_stream_rpc_method_handler(_conversing(handler.stream_stream), _WorkerReader(read), write)
         return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream), read, write)
+
+
+class _WorkerReader:
+    """Reads one worker's stream. What a drafter says after its hello is small; what is not is not even unpacked, for
+    that alone would hold the others up.
+    """
+
+    def __init__(self, read: Callable[[bytes], Any]) -> None:
+        self._read, self._is_drafter = read, False
+
+    def __call__(self, content: bytes) -> Any:
+        if self._is_drafter and len(content) > _MAX_DRAFTS:
+            return _Malformed(f"it has {len(content)} bytes; a drafter's may have {_MAX_DRAFTS}")
+        message = self._read(content)
+        self._is_drafter |= isinstance(message, fleet_pb2.FromWorker) and message.HasField("drafter_hello")
+        return message
 
 
 def _lenient(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

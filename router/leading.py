@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from contracts.errors import SpecfleetError
 from router.front import Front
@@ -29,9 +30,11 @@ async def leading(front: Front, leadership: Leadership, recorder: Recorder, lear
     else:
         _log.info("another router leads; this one stands by")
     work = asyncio.create_task(_lead(front, leadership, recorder, learned))
+    work.add_done_callback(partial(_ended, front))
     try:
         yield
     finally:
+        front.close()
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         await _leave(leadership, recorder, learned)
@@ -48,6 +51,14 @@ async def _lead(front: Front, leadership: Leadership, recorder: Recorder, learne
         front.fall_silent(LeaseLost("another router has taken over; resume there", retry_after_s=0.5))
         for task in tasks:
             task.cancel()
+
+
+def _ended(front: Front, work: asyncio.Task[None]) -> None:
+    """A router whose lease nobody keeps any more must not go on."""
+    if not work.cancelled() and (error := work.exception()) is not None:
+        _log.critical("the router cannot keep its lease, and ends", exc_info=error)
+        front.leadership.lost.set()
+        front.fall_silent(LeaseLost("this router has failed; resume when it is back", retry_after_s=1.0))
 
 
 async def _leave(leadership: Leadership, recorder: Recorder, learned: Learned) -> None:

@@ -46,9 +46,20 @@ def metrics_text(front: Front) -> str:
     lines += _metric("specfleet_tokens_total", "counter", [(plain, figures.num_tokens)])
     lines += _metric("specfleet_requests_total", "counter", [(plain, front.num_requests)])
     lines += _metric("specfleet_stale_messages_total", "counter", [(plain, figures.num_stale + pool.num_stale)])
+    lines += _metric(
+        "specfleet_drafter_offences_total",
+        "counter",
+        [({"kind": kind}, count) for kind, count in pool.quarantine.num_by_kind.items()],
+    )
+    lines += _metric("specfleet_drafter_quarantines_total", "counter", [(plain, pool.quarantine.num_begun)])
+    lines += _metric("specfleet_drafters_quarantined", "gauge", [(plain, len(pool.quarantine.held()))])
     lines += _metric("specfleet_restarts_total", "counter", [(plain, figures.num_restarts)])
     lines += _metric("specfleet_router_busy_seconds_total", "counter", [(plain, front.loop.busy_s)])
     lines += _metric("specfleet_verifier_idle_share", "gauge", [(plain, scheduler.idle_share())])
+    recorder = front.recorder
+    lines += _metric("specfleet_router_leads", "gauge", [(plain, int(front.leadership.leads))])
+    lines += _metric("specfleet_store_lost", "gauge", [(plain, int(recorder.is_store_lost))])
+    lines += _metric("specfleet_journal_requests_lost_total", "counter", [(plain, recorder.num_lost)])
     lines += _metric("num_requests_running", "gauge", [(plain, len(scheduler.running))])
     lines += _metric("num_requests_waiting", "gauge", [(plain, len(scheduler.waiting))])
     return "\n".join(lines) + "\n"

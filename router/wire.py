@@ -6,8 +6,10 @@ Whatever does not fit is an InvalidArgument that names the field: the sender is 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
+from contracts.config.names import NAME_HELP, is_name
 from contracts.errors import InvalidArgument, shown
 from contracts.sampling import SamplingParams
 from contracts.types import (
@@ -54,6 +56,10 @@ __all__ = [
 ]
 
 _MAX_NODES = 4096  # of one draft: more is no tree that anyone asked for
+_MAX_PARTS = 4096  # drafts, steps or evidence in one message, tokens in one path
+_MAX_CAPACITY = 65536  # sequences
+_LEAST_S = 1e-7  # for a step: no machine takes less
+_WORDS = re.compile(r"[ -~]{0,200}", re.ASCII)
 
 
 # Out
@@ -214,22 +220,26 @@ def verifier_offer(hello: fleet_pb2.VerifierHello) -> VerifierOffer:
 
 
 def drafter_offer(hello: fleet_pb2.DrafterHello) -> DrafterOffer:
-    if not hello.name:
-        raise InvalidArgument("a drafter joins without a name; give each a name of its own")
-    if not (
-        hello.capacity >= 1 and _is_time(hello.step_s) and hello.step_s > 0 and _is_time(hello.prefill_s_per_token)
-    ):
+    if not is_name(hello.name):
+        raise InvalidArgument(f"a drafter joins as {shown(hello.name)}; give each a name of its own, of {NAME_HELP}")
+    is_step = _is_time(hello.step_s) and hello.step_s >= _LEAST_S
+    if not (hello.capacity >= 1 and is_step and _is_time(hello.prefill_s_per_token)):
         raise InvalidArgument(
-            f"drafter {shown(hello.name)} says capacity {hello.capacity}, step_s {hello.step_s}, prefill_s_per_token "
-            f"{hello.prefill_s_per_token}; right are 1 or more, a time above 0, and a time"
+            f"drafter {hello.name} says capacity {hello.capacity}, step_s {hello.step_s}, prefill_s_per_token "
+            f"{hello.prefill_s_per_token}; right are 1 or more, a time of {_LEAST_S} or more, and a time"
         )
+    for field, words in (("kind", hello.kind), ("device", hello.device)):
+        if _WORDS.fullmatch(words) is None:
+            raise InvalidArgument(
+                f"drafter {hello.name} has {field} {shown(words)}; it must be at most 200 printable ASCII characters"
+            )
     return DrafterOffer(
         drafter=DrafterId(hello.name),
         kind=hello.kind,
         model=identity_of(hello.model) if hello.HasField("model") else None,
         has_logits=hello.has_logits,
         num_logprobs=min(hello.num_logprobs, 64),
-        capacity=hello.capacity,
+        capacity=min(hello.capacity, _MAX_CAPACITY),
         step_s=hello.step_s,
         prefill_s_per_token=hello.prefill_s_per_token,
         max_context=hello.max_context,
@@ -272,6 +282,10 @@ def drafts(message: fleet_pb2.Drafts, drafter: DrafterId, *, num_tokens: int) ->
     """What a drafter sent; `num_tokens` is how many tokens there are."""
     if not (_is_time(message.began_s) and _is_time(message.ended_s)):
         raise InvalidArgument(f"drafter {drafter} drafted from {message.began_s} to {message.ended_s}; both are times")
+    for part in ("drafts", "steps", "evidence"):
+        _check_number(len(getattr(message, part)), drafter, f"{part} in one message")
+    for draft in message.drafts:
+        _check_number(len(draft.below), drafter, "tokens in the path of a draft")
     return Drafts(
         drafts=tuple(
             Draft(
@@ -289,6 +303,11 @@ def drafts(message: fleet_pb2.Drafts, drafter: DrafterId, *, num_tokens: int) ->
         ended_s=message.ended_s,
         evidence=tuple(_evidence(each, drafter) for each in message.evidence),
     )
+
+
+def _check_number(number: int, drafter: DrafterId, what: str) -> None:
+    if number > _MAX_PARTS:
+        raise InvalidArgument(f"drafter {drafter} sends {number} {what}; at most {_MAX_PARTS} are read")
 
 
 def _evidence(evidence: fleet_pb2.Evidence, drafter: DrafterId) -> Evidence:
@@ -311,6 +330,8 @@ def _nodes(nodes: Sequence[fleet_pb2.DraftNode], drafter: DrafterId, num_tokens:
     for index, node in enumerate(nodes):
         if node.token >= num_tokens:
             raise InvalidArgument(f"drafter {drafter} drafts token {node.token}; there are {num_tokens}")
+        if not 0.0 <= node.confidence <= 1.0:  # NaN fails this too
+            raise InvalidArgument(f"drafter {drafter} is {node.confidence} sure of a token; right is 0 to 1")
         if not ROOT <= node.parent < index:
             raise InvalidArgument(
                 f"drafter {drafter} puts node {index} below {node.parent}; a parent is {ROOT} or an earlier node"
@@ -346,9 +367,10 @@ def logprob_of(logprob: types_pb2.TokenLogprob) -> TokenLogprob:
 
 
 def _report(report: fleet_pb2.StepReport) -> StepReport:
-    if not (_is_time(report.elapsed_s) and report.elapsed_s > 0 and report.num_rows >= 1):
+    if not (_is_time(report.elapsed_s) and report.elapsed_s >= _LEAST_S and report.num_rows >= 1):
         raise InvalidArgument(
-            f"a step of {report.num_rows} rows took {report.elapsed_s} s; right are 1 row or more and a time above 0"
+            f"a step of {report.num_rows} rows took {report.elapsed_s} s; right are 1 row or more and {_LEAST_S} s "
+            "or more"
         )
     return StepReport(
         num_rows=report.num_rows,

@@ -21,7 +21,7 @@ from contracts.errors import InvalidArgument
 from contracts.types import ROOT, DrafterId, DraftNode, TenantId, Verdict
 from speculation.calibration import Calibrator
 from speculation.frontier import Evidence, Settled
-from speculation.fusion import Agreement
+from speculation.fusion import Agreement, voice_weight
 from speculation.scores import ScoreKind, kind_at
 from speculation.sequence_scores import SequenceScores
 from speculation.tree import TokenTree
@@ -55,8 +55,10 @@ class Drafting:
         max_nodes: int = 256,
     ) -> None:
         self.tenant, self.features = tenant, features
-        self._expertise: dict[DrafterId, float] = {}  # how much each voice counts; grows as drafters join
-        self.tree = TokenTree(next_position=len(tokens), max_nodes=max_nodes, combine=Agreement(self._expertise))
+        self._voices: dict[DrafterId, float] = {}  # how much each counts, as of the last time that it spoke
+        self.combine = Agreement(self._voices)
+        """One confidence from those of several drafters."""
+        self.tree = TokenTree(next_position=len(tokens), max_nodes=max_nodes, combine=self.combine)
         self.scores = SequenceScores({})
         self.accepted_length = AcceptedLength()
         self.drafters: tuple[DrafterId, ...] = ()
@@ -72,7 +74,6 @@ class Drafting:
         """A drafter that may draft or follow from now on; `has_logits`: its confidences come from a model."""
         self.scores.join(drafter, prior)
         self._kind_of[drafter] = self._kind_with_logits if has_logits else ScoreKind.COUNTED
-        self._expertise[drafter] = prior
 
     def leave(self, drafter: DrafterId) -> None:
         """It is gone, and so is what it alone said."""
@@ -103,6 +104,10 @@ class Drafting:
         if kind is None:
             raise InvalidArgument(f"drafter {drafter} has not joined this sequence; known are {sorted(self._kind_of)}")
         _check_parents(drafter, nodes)
+        score = self.scores.score(drafter)
+        self._voices[drafter] = voice_weight(
+            score, max((self.scores.score(one) for one in self.drafters), default=score)
+        )
         start = self._place(self.tree.next_position if position is None else position, below)
         if not nodes and start == self.tree.root:
             self._silent.add(drafter)

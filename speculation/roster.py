@@ -81,6 +81,14 @@ class Roster:
         """What a tenant's requests have taught."""
         return self._expertise.setdefault(tenant, Expertise())
 
+    def learned(self) -> list[tuple[TenantId, Expertise]]:
+        """All tenants that have taught something, in the order in which they came."""
+        return list(self._expertise.items())
+
+    def restore(self, tenant: TenantId, expertise: Expertise) -> None:
+        """What a tenant had taught before."""
+        self._expertise[tenant] = expertise
+
     def open(
         self,
         tenant: TenantId,

@@ -125,7 +125,7 @@ class ValuedTree:
         if node is None:
             number = self._next_id
             self._next_id = number + 1
-            claimed = said.confidence
+            claimed = self._combine({drafter: said.confidence})
             node = TreeNode(number, token, parent.position + 1, parent.id, claimed, 0.0, {drafter: said})
             self._nodes[number] = parent.children[token] = node
             self._changed(parent, node)

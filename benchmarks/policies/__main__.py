@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
-from benchmarks.policies.fusing import per_round, routed
+from benchmarks.policies.fusing import Who, per_round, routed
 from benchmarks.policies.rounds import by_budget, by_size, chains_per_s, taught, tokens_per_s
 from benchmarks.policies.routing import RoutedFleet, hits
 from benchmarks.policies.stream import best_of_domains, cost_of, mixed
 from benchmarks.traces.trace import Trace, read_trace
 from contracts.errors import SpecfleetError
+from contracts.types import DrafterId
 
 __all__ = ["main"]
 
@@ -94,14 +95,10 @@ def _print_fusion(trace: Trace, options: argparse.Namespace) -> None:
     num_taught = len(requests) // 3
     print(f"\nTokens a round with exactly so many nodes checked; {num_taught} requests teach, the rest count")
     print("| drafters | 4 nodes | 8 nodes |\n|---|---:|---:|")
-    alone = {drafter: (drafter,) for drafter in trace.drafters}
-    for label, who in {
-        **{drafter: alone[drafter] for drafter in trace.drafters},
-        "the two of most evidence fused": routed(2),
-        "three fused": routed(3),
-        "all fused": trace.drafters,
-        "one routed": routed(1),
-    }.items():
+    rows: list[tuple[str, Who | Sequence[DrafterId]]] = [(drafter, (drafter,)) for drafter in trace.drafters]
+    rows += [(f"{number} routed, fused", routed(number)) for number in (2, 3)]
+    rows += [("all fused", trace.drafters), ("1 routed", routed(1))]
+    for label, who in rows:
         counts = [per_round(trace, requests, who, num_nodes=n, num_taught=num_taught) for n in (4, 8)]
         print(f"| {label} | {' | '.join(f'{count:.3f}' for count in counts)} |", flush=True)
 

@@ -117,6 +117,12 @@ class Recorder:
         """Requests that some router began and none has ended."""
         return [] if self._is_off else await self._journal.unfinished()
 
+    async def strike(self, name: RequestId) -> None:
+        """Of this one nothing is left but that it had not ended."""
+        _log.error("the store has lost request %s; it cannot go on", name)
+        entry = Entry(request=name, num_before=0, records=(), has_ended=True)
+        await self._journal.append(self.leadership.owner, [entry])
+
     def follow(self, request: Request, accepted: Accepted, *, is_written: bool) -> None:
         """From now on its news are written down."""
         if not self._is_off:

@@ -6,6 +6,7 @@ step. A fleet has one router that writes a few hundred small records a second, w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from router.journal.scripts import ACCEPT, APPEND, FENCED, KEEP, RELEASE, RENEW,
 
 __all__ = ["RedisJournal"]
 
+_log = logging.getLogger(__name__)
 _WAIT_MS = round(1e3 * WAIT_S)
 _MOST_SAID = 160  # of an error of redis-py's, which may go on with all its settings
 _FAILURES = (RedisError, RedisClusterException, OSError)
@@ -49,6 +51,7 @@ class RedisJournal:
     async def check(self) -> None:
         try:
             await self._client.ping()
+            await self._look_at_memory()
             if self._waits:
                 await self._wait()
         except _FAILURES as error:
@@ -165,6 +168,14 @@ class RedisJournal:
                 f"{num_disks}, on replicas {num_replicas} of {self._config.num_replicas}",
                 retry_after_s=1.0,
             )
+
+    async def _look_at_memory(self) -> None:
+        """A store that forgets keys when its memory is full is worth a warning."""
+        if isinstance(self._client, RedisCluster):
+            return
+        memory = await self._client.info("memory")
+        if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction" and memory.get("maxmemory"):
+            _log.warning("the store at %s forgets keys when it is full (%s): requests may be lost", self._url, policy)
 
     def _unfit(self, error: Exception) -> ConfigError | StoreLost:
         """What is wrong with a store that was never used."""

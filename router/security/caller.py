@@ -17,12 +17,13 @@ NOBODY = TenantId("")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Whose requests come with this call, and by which key; no key where none is asked for. `role` is what a worker's
-    certificate says, None where there is no TLS.
+    certificate says, None where there is no TLS; `certificate` is the names in it, which stay when it is renewed.
     """
 
     tenant: TenantId = NOBODY
     key: str = ""
     role: str | None = None
+    certificate: str = ""
 
 
 _SOMEONE = Caller()

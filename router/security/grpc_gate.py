@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -67,7 +68,9 @@ class GrpcGate(grpc.aio.ServerInterceptor):
     async def _enter(self, service: str, context: Any) -> None:
         metadata = dict(context.invocation_metadata() or ())
         try:
-            enter(self._gate.enter_grpc(service, _role(context.auth_context()), metadata.get("authorization", "")))
+            auth = context.auth_context()
+            who = self._gate.enter_grpc(service, _role(auth), metadata.get("authorization", ""))
+            enter(replace(who, certificate=_names(auth)))
         except SpecfleetError as error:
             await abort(context, error)
 
@@ -79,3 +82,9 @@ def _role(auth: dict[str, list[bytes]]) -> str | None:
     if auth.get("transport_security_type") != [b"ssl"]:
         return None
     return _ROLE_OF.get(b"".join(auth.get("peer_spiffe_id", [])), _STRANGER)
+
+
+def _names(auth: dict[str, list[bytes]]) -> str:
+    """Whose certificate it is, as it says itself."""
+    names = (*auth.get("x509_common_name", []), *sorted(auth.get("x509_subject_alternative_name", [])))
+    return b"\n".join(names).decode(errors="replace")

@@ -105,6 +105,12 @@ WRONG_VALUES = [
     ("store: {url: mysql://x}", 'store.url is \'mysql://x\'; it must be "embedded", "memory", or a Redis URL'),
     ("store: {url: 'redis://host/x'}", "store.url is 'redis://host/x'"),
     ("store: {url: }", "store.url is None"),
+    ("store: {journal: sometimes}", 'store.journal is \'sometimes\'; it must be "off" or "buffered"'),
+    ("store: {lease_s: 0}", "store.lease_s is 0; it must be a number from 0.2"),
+    ("store: {num_replicas: 1}", "store: num_replicas is 1 and the embedded store has none; it must be 0"),
+    ("store: {url: 'redis+cluster://h', journal: fsynced}", "cannot be had of a Redis Cluster"),
+    ("store: {url: 'redis://h', ca_file: ca.crt}", "ca_file is set and url does not use TLS"),
+    ("store: {url: 'rediss://h', key_file: k}", "cert_file and key_file go together"),
 ]
 
 
@@ -120,6 +126,10 @@ def test_faults_of_all_parts_are_reported_at_once() -> None:
     assert len(message.splitlines()) == 4
 
 
-@pytest.mark.parametrize("url", ["embedded", "memory", "redis://h", "rediss://user:word@h:6379/0"])
+STORES = ["embedded", "memory", "redis://h", "rediss://user:word@h:6379/0", "unix:///run/store.sock"]
+STORES += ["redis+sentinel://h,i:1/name/0", "rediss+sentinel://:word@h:1/name", "redis+cluster://h:1,i:2"]
+
+
+@pytest.mark.parametrize("url", STORES)
 def test_stores_that_there_are(url: str) -> None:
     assert load_config(ENGINE + f"store: {{url: '{url}'}}").store.url == url

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from contracts.clock import VirtualClock
+from contracts.errors import InvalidArgument
 from contracts.types import DrafterId, DraftNode, SamplingParams, SequenceId, TenantId, Verdict
 from router.drafter_pool import DrafterPool
 from router.modes import mode_parts
@@ -129,6 +130,8 @@ def test_whoever_is_little_known_follows_and_takes_over_when_it_is_better() -> N
         scene.decide(7, 8)  # always wrong
     assert scene.heard[other].num_tokens == len(scene.sequence.tokens), "followers hear every token"
     assert not scene.says(other, num_tokens=6, num_agreed=0), "no better"
+    for _ in range(6):
+        scene.decide(7, 8)
     assert scene.says(other, num_tokens=6, num_agreed=6)
     scene.route()
     assert at_work(scene) == (other, first)
@@ -136,6 +139,8 @@ def test_whoever_is_little_known_follows_and_takes_over_when_it_is_better() -> N
     before = scene.pool.num_stale
     assert not scene.says(first, num_tokens=6, num_agreed=6, epoch=3), "of another epoch"
     assert scene.pool.num_stale == before + 1
+    with pytest.raises(InvalidArgument, match="judges 6 tokens of sequence 1; there are 0"):
+        scene.says(other, num_tokens=6, num_agreed=6)
 
 
 def test_nobody_follows_who_is_known_or_has_no_model_or_where_nobody_is_chosen() -> None:

@@ -1,10 +1,9 @@
-"""The journal in memory and the one in a real Valkey are one thing: the same after any operations; and what stores
-are refused, and how clearly."""
+"""The journal in memory and the one in a real Valkey are one thing: the same after any operations; also about
+what is forgotten, and what a store lost."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from hypothesis import strategies as st
 
 from contracts.clock import VirtualClock
 from contracts.config import StoreConfig
-from contracts.errors import ConfigError
 from contracts.types import RequestId
 from router.journal.journal import Entry, Journal, Lease, LeaseLost, StoreLost
 from router.journal.memory import MemoryJournal
 from router.journal.redis_journal import RedisJournal
-from tests.router.valkey import DEADLINE_S, Valkey, free_port, valkey
+from tests.router.valkey import Valkey, valkey
 
 NAMES = [RequestId(name) for name in ("a", "b", "ä{b}")]
 Operation = Callable[[Journal, dict[str, str]], Awaitable[object]]
@@ -138,65 +136,6 @@ def test_what_has_ended_is_forgotten_and_what_has_not_is_not(server: Valkey, tmp
     asyncio.run(in_redis())
 
 
-def check(config: StoreConfig) -> None:
-    async def run() -> None:
-        journal = RedisJournal(config)
-        try:
-            await journal.check()
-        finally:
-            await journal.close()
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://:secret@127.0.0.1:1/0",
-        "rediss://127.0.0.1:1",
-        "unix:///there/is/none.sock",
-        "redis+sentinel://user:secret@127.0.0.1:1,127.0.0.1:2/master/0",
-        "redis+cluster://:secret@127.0.0.1:1",
-    ],
-)
-def test_a_store_that_is_not_there_is_named(url: str) -> None:
-    with pytest.raises(StoreLost, match=r"store\.url is .*no store answers") as refused:
-        check(StoreConfig(url=url))
-    assert "secret" not in str(refused.value)
-    assert len(str(refused.value)) < 400
-
-
-def test_a_password_is_asked_for_and_may_come_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_text("hidden\n")
-    with valkey(tmp_path / "store", {"requirepass": "hidden"}) as server:
-        with pytest.raises(ConfigError, match=r"store\.url is .*give its password in store\.password_file"):
-            check(StoreConfig(url=server.url))
-        check(StoreConfig(url=server.url, password_file=str(file)))
-    with pytest.raises(ConfigError, match=r"store\.password_file is '/there/is/none'"):
-        check(StoreConfig(url="redis://localhost", password_file="/there/is/none"))
-
-
-def test_durability_is_checked_before_anyone_relies_on_it(tmp_path: Path) -> None:
-    async def accepted(config: StoreConfig) -> bool:
-        journal = RedisJournal(config)
-        lease = await journal.take(None, "one")
-        assert lease is not None
-        try:
-            return await journal.accept(lease.owner, NAMES[0], b"first")
-        finally:
-            await journal.close()
-
-    with valkey(tmp_path / "without") as server:
-        with pytest.raises(ConfigError, match=r"store\.journal 'fsynced'.*appendonly yes"):
-            check(StoreConfig(url=server.url, journal="fsynced"))
-        with pytest.raises(StoreLost, match=r"on replicas 0 of 1"):
-            check(StoreConfig(url=server.url, num_replicas=1))
-    with valkey(tmp_path / "with", {"appendonly": "yes", "appendfsync": "always"}) as server:
-        check(StoreConfig(url=server.url, journal="fsynced"))
-        assert asyncio.run(accepted(StoreConfig(url=server.url, journal="fsynced")))
-
-
 def test_a_store_that_comes_back_empty_is_noticed(tmp_path: Path) -> None:
     """It has no lease any more, and streams of another length: what was written is written again, not continued."""
 
@@ -221,51 +160,3 @@ def test_a_store_that_comes_back_empty_is_noticed(tmp_path: Path) -> None:
             await journal.close()
 
     asyncio.run(run())
-
-
-def test_a_cluster_keeps_a_journal(tmp_path: Path) -> None:
-    port = free_port()
-    settings = {"port": str(port), "cluster-enabled": "yes", "cluster-port": str(free_port())}
-    with valkey(tmp_path / "node", settings) as node:
-        with node.client() as client:
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            wait_for(lambda: b"cluster_state:ok" in bytes(client.execute_command("CLUSTER", "INFO")))
-        asyncio.run(keeps_a_journal(StoreConfig(url=f"redis+cluster://127.0.0.1:{port}")))
-
-
-def test_a_master_behind_sentinels_keeps_a_journal(tmp_path: Path) -> None:
-    port, watched = free_port(), free_port()
-    file = f"sentinel monitor boss 127.0.0.1 {watched} 1\nsentinel auth-pass boss hidden\n"
-    with (
-        valkey(tmp_path / "master", {"port": str(watched), "requirepass": "hidden"}),
-        valkey(tmp_path / "sentinel", {"port": str(port)}, file),
-    ):
-        config = StoreConfig(url=f"redis+sentinel://:hidden@127.0.0.1:{port}/boss/0")
-        asyncio.run(keeps_a_journal(config))
-        with pytest.raises(StoreLost, match="no store answers"):
-            check(StoreConfig(url=f"redis+sentinel://:hidden@127.0.0.1:{port}/nobody/0"))
-
-
-async def keeps_a_journal(config: StoreConfig) -> None:
-    journal = RedisJournal(config)
-    try:
-        await journal.check()
-        owner = await begun(journal, NAMES[0])
-        more = [Entry(request=name, num_before=0, records=(b"x", b"y")) for name in NAMES[1:]]
-        assert await journal.append(owner, more) == []
-        assert [await journal.read(name) for name in NAMES] == [[b"first"], [b"x", b"y"], [b"x", b"y"]]
-        assert sorted(await journal.unfinished()) == sorted(NAMES)
-        await journal.keep(owner, "x", b"learned")
-        assert await journal.kept() == {"x": b"learned"}
-        assert await journal.renew(owner) == Lease(owner, 1)
-        with pytest.raises(LeaseLost):
-            await journal.append("2:another", more)
-    finally:
-        await journal.close()
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)

@@ -45,14 +45,23 @@ class RouterProcess:
             "store": store,
         }
         self.file.write_text(yaml.safe_dump(settings))
+        self.env: dict[str, str] = {}
         self._process: Process | None = None
 
     async def start(self) -> None:
         """Returns at once."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "router", "--config", str(self.file), cwd=CHECKOUT, stdout=log, stderr=log
+                *(sys.executable, "-m", "router", "--config", str(self.file)),
+                cwd=CHECKOUT,
+                env={**os.environ, **self.env},
+                stdout=log,
+                stderr=log,
             )
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process is not None and self._process.returncode is not None
 
     def signal(self, number: int) -> None:
         assert self._process is not None, "started before"

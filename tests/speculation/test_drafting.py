@@ -14,6 +14,7 @@ from contracts.types import ROOT, DrafterId, DraftNode, Epoch, Feedback, Sequenc
 from speculation.calibration import Calibrator
 from speculation.drafting import Drafting
 from speculation.features import prompt_features
+from speculation.fusion import voice_weight
 from speculation.scores import ScoreKind
 
 ANN, BEN, CAT = DrafterId("ann"), DrafterId("ben"), DrafterId("cat")
@@ -248,15 +249,24 @@ def test_a_drafter_may_leave_while_its_nodes_are_checked() -> None:
     drafting.leave(ANN)  # twice is once
 
 
-def test_one_that_comes_later_counts_like_the_others() -> None:
+def test_voices_count_by_how_well_they_can_be_expected_to_agree_here() -> None:
     drafting = new(ANN)
     commit(drafting, 1)
     drafting.join(CAT, 0.25, has_logits=True)
+    drafting.drafters = (ANN, CAT)
     drafting.take(ANN, nodes((2, ROOT, 0.5)))
-    (node,) = drafting.take(CAT, nodes((2, ROOT, 0.5), drafter=CAT))
+    both, alone = drafting.take(CAT, nodes((2, ROOT, 0.5), (3, ROOT, 0.4), drafter=CAT))
+    assert both is not None
+    assert alone is not None
+    weight = voice_weight(drafting.scores.score(CAT), drafting.scores.score(ANN))
+    assert weight < 0.1
+    assert drafting.tree[both].claimed == pytest.approx(1.0 - 0.5 * (1.0 - 0.5 * weight))
+    assert drafting.tree[alone].claimed == pytest.approx(0.4 * weight)
+    assert drafting.tree[alone].said[CAT].confidence == 0.4  # its own word is not changed, and is what it is held to
+    drafting.drafters = (CAT,)
+    (node,) = drafting.take(CAT, nodes((4, ROOT, 0.2), drafter=CAT))
     assert node is not None
-    # Weights 0.5 and 0.25: 1 - min_j (1 - c)^(1 - w_j) * (1 - c)^(0.5 + 0.25), for the one that makes most of it.
-    assert drafting.tree[node].claimed == pytest.approx(1.0 - 0.5 ** (0.75 + 0.75))
+    assert drafting.tree[node].claimed == pytest.approx(0.2)  # nobody better drafts beside it
 
 
 def test_pruned_nodes_are_no_evidence() -> None:

@@ -20,6 +20,7 @@ from speculation.fusion import (
     expected_committed,
     fuse_step,
     highest,
+    voice_weight,
 )
 
 A, B, C, D = (DrafterId(name) for name in "abcd")
@@ -42,7 +43,7 @@ def test_agreement_is_a_chance_order_free_and_no_less_than_anyone_alone(
     said: dict[DrafterId, float], weights: dict[DrafterId, float], seed: int
 ) -> None:
     combine = Agreement(weights)
-    assert max(said.values()) <= combine(said) <= 1.0
+    assert max(weights.get(drafter, 1.0) * said[drafter] for drafter in said) <= combine(said) <= 1.0
     assert combine(shuffled(said, seed)) == combine(said)
 
 
@@ -58,14 +59,23 @@ def test_more_confidence_more_drafters_and_more_weight_never_lower_it(
         assert Agreement(heavy)(said) >= fused
 
 
-def test_agreement_between_nothing_and_independence() -> None:
+def test_agreement_goes_from_silence_to_independence() -> None:
     said = {A: 0.5, B: 0.6}
     assert Agreement()(said) == pytest.approx(0.8)
-    assert Agreement({A: 0.0, B: 0.0})(said) == 0.6
-    assert Agreement({A: 0.5, B: 0.5})(said) == pytest.approx(1.0 - 0.4 * 0.5**0.5)
-    assert Agreement({A: 0.1})({A: 0.5}) == 0.5  # one drafter: unchanged, whatever its weight
+    assert Agreement({A: 0.0})(said) == pytest.approx(0.6)
+    assert Agreement({A: 0.5, B: 0.5})(said) == pytest.approx(1.0 - 0.75 * 0.7)
+    assert Agreement()({A: 0.3}) == 0.3  # exactly
+    assert Agreement({A: 0.1})({A: 0.5}) == pytest.approx(0.05)
     with pytest.raises(InvalidArgument, match="weight of a"):
         Agreement({A: 1.5})
+
+
+@given(best=CHANCES, scores=st.tuples(CHANCES, CHANCES))
+def test_a_voice_counts_the_less_the_better_another_is(best: float, scores: tuple[float, float]) -> None:
+    worse, better = sorted(scores)
+    assert 0.0 <= voice_weight(worse, best) <= voice_weight(better, best) <= 1.0
+    assert voice_weight(best, best) == 1.0
+    assert voice_weight(0.0, 1.0) < 1e-6
 
 
 @given(

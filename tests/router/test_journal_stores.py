@@ -1,0 +1,186 @@
+"""Every kind of store there is: reached, refused clearly where it is not what it should be, and keeping a journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from contracts.config import StoreConfig
+from contracts.errors import ConfigError
+from contracts.types import RequestId
+from router.journal.journal import Entry, Journal, Lease, LeaseLost, StoreLost
+from router.journal.redis_journal import RedisJournal
+from specfleet.cli.authority import Authority
+from tests.router.valkey import DEADLINE_S, Valkey, free_port, valkey
+
+NAMES = [RequestId(name) for name in ("a", "b", "{c}")]
+
+
+async def begun(journal: Journal, name: RequestId) -> str:
+    lease = await journal.take(None, "one")
+    assert lease is not None
+    assert await journal.accept(lease.owner, name, b"first")
+    return lease.owner
+
+
+def check(config: StoreConfig) -> None:
+    async def run() -> None:
+        journal = RedisJournal(config)
+        try:
+            await journal.check()
+        finally:
+            await journal.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret@127.0.0.1:1/0",
+        "rediss://127.0.0.1:1",
+        "unix:///there/is/none.sock",
+        "redis+sentinel://user:secret@127.0.0.1:1,127.0.0.1:2/master/0",
+        "redis+cluster://:secret@127.0.0.1:1",
+    ],
+)
+def test_a_store_that_is_not_there_is_named(url: str) -> None:
+    with pytest.raises(StoreLost, match=r"store\.url is .*no store answers") as refused:
+        check(StoreConfig(url=url))
+    assert "secret" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+def test_a_password_is_asked_for_and_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("hidden\n")
+    with valkey(tmp_path / "store", {"requirepass": "hidden"}) as server:
+        with pytest.raises(ConfigError, match=r"store\.url is .*give its password in store\.password_file"):
+            check(StoreConfig(url=server.url))
+        check(StoreConfig(url=server.url, password_file=str(file)))
+    with pytest.raises(ConfigError, match=r"store\.password_file is '/there/is/none'"):
+        check(StoreConfig(url="redis://localhost", password_file="/there/is/none"))
+
+
+def test_durability_is_checked_before_anyone_relies_on_it(tmp_path: Path) -> None:
+    async def accepted(config: StoreConfig) -> bool:
+        journal = RedisJournal(config)
+        lease = await journal.take(None, "one")
+        assert lease is not None
+        try:
+            return await journal.accept(lease.owner, NAMES[0], b"first")
+        finally:
+            await journal.close()
+
+    with valkey(tmp_path / "without") as server:
+        with pytest.raises(ConfigError, match=r"store\.journal 'fsynced'.*appendonly yes"):
+            check(StoreConfig(url=server.url, journal="fsynced"))
+        with pytest.raises(StoreLost, match=r"on replicas 0 of 1"):
+            check(StoreConfig(url=server.url, num_replicas=1))
+    with valkey(tmp_path / "with", {"appendonly": "yes", "appendfsync": "always"}) as server:
+        check(StoreConfig(url=server.url, journal="fsynced"))
+        assert asyncio.run(accepted(StoreConfig(url=server.url, journal="fsynced")))
+
+
+def test_a_cluster_keeps_a_journal(tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"port": str(port), "cluster-enabled": "yes", "cluster-port": str(free_port())}
+    with valkey(tmp_path / "node", settings) as node:
+        with node.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            wait_for(lambda: b"cluster_state:ok" in bytes(client.execute_command("CLUSTER", "INFO")))
+        asyncio.run(keeps_a_journal(StoreConfig(url=f"redis+cluster://127.0.0.1:{port}")))
+
+
+def test_a_master_behind_sentinels_keeps_a_journal(tmp_path: Path) -> None:
+    port, watched = free_port(), free_port()
+    file = f"sentinel monitor boss 127.0.0.1 {watched} 1\nsentinel auth-pass boss hidden\n"
+    with (
+        valkey(tmp_path / "master", {"port": str(watched), "requirepass": "hidden"}),
+        valkey(tmp_path / "sentinel", {"port": str(port)}, file),
+    ):
+        config = StoreConfig(url=f"redis+sentinel://:hidden@127.0.0.1:{port}/boss/0")
+        asyncio.run(keeps_a_journal(config))
+        with pytest.raises(StoreLost, match="no store answers"):
+            check(StoreConfig(url=f"redis+sentinel://:hidden@127.0.0.1:{port}/nobody/0"))
+
+
+async def keeps_a_journal(config: StoreConfig) -> None:
+    journal = RedisJournal(config)
+    try:
+        await journal.check()
+        owner = await begun(journal, NAMES[0])
+        more = [Entry(request=name, num_before=0, records=(b"x", b"y")) for name in NAMES[1:]]
+        assert await journal.append(owner, more) == []
+        assert [await journal.read(name) for name in NAMES] == [[b"first"], [b"x", b"y"], [b"x", b"y"]]
+        assert sorted(await journal.unfinished()) == sorted(NAMES)
+        await journal.keep(owner, "x", b"learned")
+        assert await journal.kept() == {"x": b"learned"}
+        assert await journal.renew(owner) == Lease(owner, 1)
+        with pytest.raises(LeaseLost):
+            await journal.append("2:another", more)
+    finally:
+        await journal.close()
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_a_store_behind_tls_wants_certificates_of_its_authority(tmp_path: Path) -> None:
+    """The TLS is Python's own in front of a real store, for the server of the wheel has none."""
+    now = datetime.now(UTC)
+    Authority.of(tmp_path / "ca", now).issue(
+        tmp_path / "server", role="router", hosts=["localhost"], now=now, valid_for=timedelta(hours=1)
+    )
+    Authority.of(tmp_path / "ca", now).issue(
+        tmp_path / "client", role="admin", hosts=[], now=now, valid_for=timedelta(hours=1)
+    )
+    files = {"ca_file": "ca.crt", "cert_file": "tls.crt", "key_file": "tls.key"}
+    right = {key: str(tmp_path / "client" / name) for key, name in files.items()}
+
+    async def run(server: Valkey) -> None:
+        async with tls_before(server, tmp_path / "server") as port:
+            url = f"rediss://localhost:{port}/0"
+            await keeps_a_journal(StoreConfig.model_validate({"url": url, **right}))
+            for wrong in ({}, {"ca_file": right["ca_file"]}):  # nobody it trusts; nobody who trusts us
+                journal = RedisJournal(StoreConfig.model_validate({"url": url, **wrong}))
+                with pytest.raises(StoreLost, match=r"store\.url is .*no store answers"):
+                    await journal.check()
+                await journal.close()
+
+    with valkey(tmp_path / "store") as server:
+        asyncio.run(run(server))
+
+
+@contextlib.asynccontextmanager
+async def tls_before(server: Valkey, certificates: Path) -> AsyncIterator[int]:
+    """A port that speaks TLS, and hands what it hears to the server's socket."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "ca.crt"))
+    context.load_cert_chain(certificates / "tls.crt", certificates / "tls.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            while content := await reader.read(65_536):
+                writer.write(content)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_store, to_store = await asyncio.open_unix_connection(server.socket)
+        await asyncio.gather(hand_on(reader, to_store), hand_on(from_store, writer))
+
+    listening = await asyncio.start_server(serve, "localhost", 0, ssl=context)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
