@@ -121,7 +121,7 @@ class RoundMaker:
             num_rows += 1 + len(ids)
             num_context += (1 + len(ids)) * s.position
             if s.parts.runs_ahead and s.awaits_drafts:
-                for ahead, each in enumerate(self._due(s, ids, values, now_s)):
+                for ahead, each in enumerate(self._due(s, ids, now_s)):
                     due.setdefault(ahead, []).append(each)
         return wait_s(
             ready_tokens=tokens,
@@ -132,12 +132,12 @@ class RoundMaker:
             max_wait_s=0.1,
         )
 
-    def _due(self, sequence: RoutedSequence, ids: Sequence[int], values: Sequence[float], now_s: float) -> list[Due]:
-        """The next steps of its best drafter below what there is."""
+    def _due(self, sequence: RoutedSequence, ids: Sequence[int], now_s: float) -> list[Due]:
+        """The next steps of its best drafter, below the most promising end of what there is."""
         drafter = next(d for d in sequence.drafting.drafters if d not in sequence.finished_drafters)
         step_s, agreement = self.roster.step_s(drafter), sequence.drafting.scores.score(drafter)
         depth = max((sequence.drafting.tree.depth(node) for node in ids), default=0)
-        value = min(values, default=1.0)
+        value = _best_end(sequence, ids)
         # Drafters that step together are asked for every step anew, the last time for this one.
         each_s = step_s + (LINK_S if sequence.steps is not None else 0.0)
         num_before = 0 if sequence.steps is not None else depth
@@ -194,6 +194,13 @@ class RoundMaker:
             nodes=frontier.nodes,
             masks=masks,
         )
+
+
+def _best_end(sequence: RoutedSequence, ids: Sequence[int]) -> float:
+    """The value of the most valuable of these nodes below which there is none of them; a drafter goes on there."""
+    nodes = [sequence.drafting.tree[node] for node in ids]
+    inner = {node.parent for node in nodes}
+    return max((node.value for node in nodes if node.id not in inner), default=1.0)
 
 
 def _together(due: Sequence[Due]) -> Due:

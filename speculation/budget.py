@@ -18,6 +18,10 @@ until it can expect the tokens it needs, in order of priority (AdaServe, 2501.12
 *Steadiness*: among the numbers of nodes whose rate is within a small part of the best, the one nearest to the last
 round's goes. Noise in costs then does not make frontiers flap, and the loss is bounded by that part.
 
+*Caution*: the nodes that are taken are those that look best, and of figures that are all a little wrong the highest are
+mostly too high. So a free node counts for a small part less than its value. Where nodes pay well that changes nothing;
+where rows are so dear that only near certainty pays, it keeps the plain step.
+
 *Zero is allowed*: a prefix of none is plain decoding, and where drafts are worthless or rows are dear it wins.
 
 *Non-anticipating*: the choice depends on values, which were known before the round, and on costs. It never looks at the
@@ -123,13 +127,17 @@ class _Share:
 class RoundBudget:
     """See the module. Remembers the last round's length only. `overhead_s`: what a round takes besides its step."""
 
-    def __init__(self, *, max_rows: int, overhead_s: float = 0.0, steadiness: float = 0.0005) -> None:
-        if max_rows < 1 or not 0.0 <= overhead_s < math.inf or not 0.0 <= steadiness < 1.0:
+    def __init__(
+        self, *, max_rows: int, overhead_s: float = 0.0, steadiness: float = 0.0005, caution: float = 0.1
+    ) -> None:
+        parts = (steadiness, caution)
+        if max_rows < 1 or not 0.0 <= overhead_s < math.inf or not all(0.0 <= part < 1.0 for part in parts):
             raise InvalidArgument(
-                f"a budget has max_rows {max_rows}, overhead_s {overhead_s}, steadiness {steadiness}; "
-                "right are 1 or more, a finite time from 0, and a part from 0 to below 1"
+                f"a budget has max_rows {max_rows}, overhead_s {overhead_s}, steadiness {steadiness}, caution "
+                f"{caution}; right are 1 or more, a finite time from 0, and parts from 0 to below 1"
             )
         self.max_rows, self.overhead_s, self.steadiness = max_rows, overhead_s, steadiness
+        self._counts_for = 1.0 - caution  # what part of its value a free node counts for
         self._last_length = 0.0  # free nodes of a sequence in the last round
 
     def choose(self, ready: Sequence[Ready], cost: StepCost) -> RoundPlan:
@@ -200,10 +208,11 @@ class RoundBudget:
                 break
             added = cost.costs_s(rows, contexts) + self.overhead_s
             costs += added.tolist()
-            expected = np.array([prefix.tokens for prefix in lengths[first:]])
-            best = max(best, float((expected / added).max()))
+            counted = np.array([prefix.tokens for prefix in lengths[first:]])
+            best = max(best, float((counted / added).max()))
             last = lengths[-1]
-            at_most = last.tokens + (self.max_rows - last.num_rows) * (-heads[0][0] if heads else 0.0)
+            most = -heads[0][0] * self._counts_for if heads else 0.0
+            at_most = last.tokens + (self.max_rows - last.num_rows) * most
             if at_most / costs[-1] < best:
                 break
         num_free = self._steady(lengths, costs, best, len(shares))
@@ -211,7 +220,8 @@ class RoundBudget:
             shares[prefix.share].ids.append(prefix.node)
         self._last_length = num_free / len(shares)
         chosen = lengths[num_free]
-        return chosen.num_rows, chosen.num_context, chosen.tokens, costs[num_free]
+        expected = tokens + (chosen.tokens - tokens) / self._counts_for
+        return chosen.num_rows, chosen.num_context, expected, costs[num_free]
 
     def _pull(self, shares: list[_Share], heads: list[tuple[float, int, int]], lengths: list[_Prefix]) -> None:
         """Puts the next nodes by value behind the prefixes there are."""
@@ -221,7 +231,8 @@ class RoundBudget:
                 break
             negated, index, node = heads[0]
             share = shares[index]
-            at = _Prefix(at.num_rows + 1, at.num_context + share.ready.context + 1, at.tokens - negated, index, node)
+            tokens = at.tokens - negated * self._counts_for
+            at = _Prefix(at.num_rows + 1, at.num_context + share.ready.context + 1, tokens, index, node)
             lengths.append(at)
             head = share.next_node()
             if head is None:
@@ -241,7 +252,7 @@ class RoundBudget:
 
 @dataclass(slots=True)
 class _Prefix:
-    """A round with the best so many free nodes, the last of which is `node` of `share`."""
+    """A round with the best so many free nodes, the last of which is `node` of `share`; `tokens` as they count."""
 
     num_rows: int
     num_context: int

@@ -132,7 +132,7 @@ def plan_of(chains: list[list[float]], cost: StepCost, **more: float) -> RoundPl
         Ready(sequence=name(i), context=10, nodes=[Node(n, v) for n, v in enumerate(values)])
         for i, values in enumerate(chains)
     ]
-    return RoundBudget(max_rows=int(more.get("max_rows", 64)), steadiness=0.0).choose(ready, cost)
+    return RoundBudget(max_rows=int(more.get("max_rows", 64)), steadiness=0.0, caution=0.0).choose(ready, cost)
 
 
 @settings(max_examples=150)
@@ -159,6 +159,17 @@ def test_no_other_choice_has_a_higher_rate(drawn: list[list[float]], flat: int, 
 def test_a_dip_does_not_stop_the_search() -> None:
     cost = Steps(base_s=0.01, flat_rows=1, row_s=0.001, stair=12)
     assert len(plan_of([[0.95**n for n in range(1, 13)]], cost).nodes[name(0)]) == 12
+
+
+def test_near_certainty_is_taken_for_a_little_less_than_it_claims() -> None:
+    dear = Steps(base_s=0.0, flat_rows=0, row_s=0.01)  # a row pays from a value of 1 on
+    ready = [Ready(sequence=name(0), context=10, nodes=[Node(0, 0.99)])]
+    free = Steps(base_s=0.01, flat_rows=2, row_s=0.01)
+    assert RoundBudget(max_rows=8).choose(ready, free).expected_tokens == pytest.approx(1.99)  # what it claims
+    almost = Steps(base_s=0.01, flat_rows=1, row_s=0.0097)
+    assert RoundBudget(max_rows=8, caution=0.0).choose(ready, almost).num_rows == 2
+    assert RoundBudget(max_rows=8).choose(ready, almost).num_rows == 1
+    assert RoundBudget(max_rows=8).choose(ready, dear).num_rows == 1
 
 
 def test_floors_come_first_and_priorities_before_them() -> None:

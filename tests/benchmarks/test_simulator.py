@@ -1,0 +1,70 @@
+"""The service's scheduler between simulated workers, on recorded answers: what it promises holds on any machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.simulator.fleet import Simulated, SimulatedFleet
+from benchmarks.simulator.machines import DrafterMachine, VerifierMachine, linear_cost
+from benchmarks.traces.trace import Request, Trace, TreeTable, read_trace
+
+DATA = Path(__file__).resolve().parents[2] / "benchmarks" / "data" / "demo.npz"
+# Eight rows cost what one costs, as on machines that wait for memory.
+WIDE = VerifierMachine(cost=linear_cost(base_s=0.02, row_s=0.0004, free_rows=8))
+NUM_REQUESTS = 20
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return read_trace(DATA)
+
+
+@pytest.fixture(scope="module")
+def requests(trace: Trace) -> list[Request]:
+    """Of all domains, at temperature 0."""
+    greedy = [request for request in trace.requests if request.temperature == 0.0]
+    return greedy[:: len(greedy) // NUM_REQUESTS][:NUM_REQUESTS]
+
+
+def worthless(trace: Trace) -> Trace:
+    """The same, but every drafter says what belongs to another place."""
+    trees = trace.trees
+    rolled = (np.roll(each, 1777, axis=2) for each in (trees.tokens, trees.parents, trees.levels))
+    return replace(trace, trees=TreeTable(*rolled))
+
+
+def run(trace: Trace, requests: list[Request], mode: str, *, together: int = 1) -> Simulated:
+    machines = [
+        DrafterMachine(drafter=drafter, step_s=0.001, crowding=0.05, prefill_s_per_token=2e-5)
+        for drafter in trace.drafters
+    ]
+    return SimulatedFleet(trace, WIDE, machines).run_closed(requests, mode=mode, together=together)
+
+
+def test_it_is_the_same_every_time_and_says_what_was_recorded(trace: Trace, requests: list[Request]) -> None:
+    first, second = (run(trace, requests, "fleet", together=4) for _ in range(2))
+    assert first == second
+    assert first.num_tokens == sum(len(request.answer) for request in requests)
+
+
+def test_the_verifier_hardly_ever_waits(trace: Trace, requests: list[Request]) -> None:
+    alone = run(trace, requests, "off")
+    assert alone.tokens_per_round == 1.0
+    assert alone.idle_share < 0.02
+    assert alone.num_unasked > 0.95 * alone.num_rounds - NUM_REQUESTS
+    assert run(trace, requests, "off", together=5).idle_share < 0.03
+
+
+def test_speculation_pays_where_rows_are_cheap(trace: Trace, requests: list[Request]) -> None:
+    plain = run(trace, requests, "off").tokens_per_s
+    for mode, least in (("vanilla", 1.6), ("pearl", 1.78), ("fleet", 1.8)):
+        assert run(trace, requests, mode).tokens_per_s > least * plain, mode
+
+
+def test_drafts_that_are_worth_nothing_cost_next_to_nothing(trace: Trace, requests: list[Request]) -> None:
+    plain = run(trace, requests, "off").tokens_per_s
+    assert run(worthless(trace), requests, "fleet").tokens_per_s > 0.97 * plain
