@@ -44,8 +44,8 @@ class ModeParts:
 MODES: Mapping[str, ModeParts] = MappingProxyType(
     {
         "off": ModeParts(max_drafters=0),
-        "vanilla": ModeParts(max_drafters=1, is_chain=True),
-        "pearl": ModeParts(max_drafters=1, runs_ahead=True),
+        "vanilla": ModeParts(max_drafters=1, is_budgeted=True, is_chain=True),
+        "pearl": ModeParts(max_drafters=1, is_budgeted=True, runs_ahead=True),
         "fleet": ModeParts(max_drafters=3, is_routed=True, is_budgeted=True, runs_ahead=True),
     }
 )

@@ -49,9 +49,12 @@ class RoundMaker:
         """The next round of these sequences, none of which is in one; the more important first."""
         decoding = [sequence for sequence in sequences if sequence.is_decoding]
         reading = [sequence for sequence in sequences if not sequence.is_decoding]
-        going = [sequence for sequence in decoding if not self._is_held(sequence)]
+        held = [sequence for sequence in decoding if self._is_held(sequence)]
+        going = [sequence for sequence in decoding if sequence not in held]
         if not going and not reading:
             return PlannedRound(wait_s=_PATIENCE_S if decoding else 0.0)
+        if held and (delay_s := self._until_all_s(held)) > 0.0:
+            return PlannedRound(wait_s=delay_s)
         frontiers = self._frontiers(going)
         if not reading and (delay_s := self._wait_s(going, frontiers)) > 0.0:
             return PlannedRound(wait_s=delay_s)
@@ -74,6 +77,16 @@ class RoundMaker:
         """Whether it drafts and verifies in turn, and it is the drafter's turn."""
         drafts_first = sequence.parts.max_drafters > 0 and not sequence.parts.runs_ahead and sequence.num_left > 1
         return drafts_first and sequence.awaits_drafts and self.clock.now_s() - sequence.asked_s < _PATIENCE_S
+
+    def _until_all_s(self, held: Sequence[RoutedSequence]) -> float:
+        """How long until those whose drafters' turn it is should be ready too. Without them a round reads the weights
+        for a part of the sequences, and they do so again; so it waits, but not longer than a round takes."""
+        now_s = self.clock.now_s()
+        delay_s = max(
+            s.asked_s + LINK_S + (s.max_draft + 1) * max(map(self.roster.step_s, s.drafting.drafters)) - now_s
+            for s in held
+        )
+        return delay_s if delay_s < self.round_s() else 0.0
 
     def _frontiers(self, sequences: Sequence[RoutedSequence]) -> dict[SequenceId, Frontier]:
         """What each of them would check now. Those for which there is no room are left out."""
