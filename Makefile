@@ -2,10 +2,12 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
-EXTRAS := service,test
+EXTRAS := service,test,chart
 TORCH := torch==2.13.0
 # pip's --index-url for torch alone, e.g. PyTorch's CPU index for a machine without CUDA; empty: pip's default index.
 TORCH_INDEX ?=
+# How long `make fuzz` stays at each face.
+MINUTES ?= 10
 
 # The first Python of 3.11 or later, unless the caller names one.
 ifndef PYTHON
@@ -14,7 +16,7 @@ PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13 python3
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench soak protos clean
+.PHONY: help setup serve test check bench fuzz soak protos clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,20 +27,27 @@ setup: $(STAMP)  ## Create .venv with everything the project needs (again after 
 serve: setup  ## Start the fleet of fleet.yaml on this machine, until Ctrl-C
 	$(BIN)/python -m cluster up -c fleet.yaml
 
-test: setup  ## Run the tests
-	$(BIN)/python -m pytest
+test: setup  ## Run the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: setup  ## Lint, format, types and import arrows
+check: setup  ## Lint, format, types, import arrows, and what is made from code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m helm.schema --check
+	$(BIN)/python -m helm.dashboards --check
 
 bench: setup  ## Measure the engine and print its figures
 	$(BIN)/python -m benchmarks.engine
 
 soak: setup  ## Harm a running fleet at random for 20 minutes, and say what became of its requests
 	$(BIN)/python -m tests.recovery --minutes 20 --report build/soak.md
+
+fuzz: setup  ## Fuzz the three faces, MINUTES each
+	$(BIN)/python -m tests.fuzz.grpc --minutes $(MINUTES)
+	$(BIN)/python -m tests.fuzz.http --minutes $(MINUTES)
+	$(BIN)/python -m tests.fuzz.fleet --minutes $(MINUTES)
 
 protos: setup  ## Generate the wire types from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/specfleet/v1/*.proto

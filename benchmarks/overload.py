@@ -1,10 +1,10 @@
 """What a router does at ten times its capacity: `python -m benchmarks.overload --target DIR`.
 
-The router runs in this process, verifier and load as processes of their own. First the capacity is measured with as many
-clients as run at a time; then requests arrive ten times as fast, at random moments, each with a deadline, for a while;
-then the load stops. Told are: refusals by the time from the front door to the refusal (the router's own clock), how late
-the event loop was (what a message waits before it is looked at), what became of those accepted, memory, and how soon
-a lone request is as fast as before. Refused clients do not come again; all of it ends by itself.
+The router runs in this process, verifier and load as processes of their own. First the capacity is measured with as
+many clients as run at a time; then requests arrive ten times as fast, at random moments, each with a deadline, for a
+while; then the load stops. Told are: refusals by the time from the front door to the refusal (the router's own clock),
+how late the event loop was (what a message waits before it is looked at), what became of those accepted, memory, and
+how soon a lone request is as fast as before. Refused clients do not come again; all of it ends by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import grpc
@@ -67,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
 # The load
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What clients saw: how often each outcome, and the seconds of those that were answered in full."""
+
+    outcomes: dict[str, int]
+    times: list[float]
+
+
 async def _load(options: argparse.Namespace) -> None:
     """Requests at a rate, or with no rate as many clients as run at a time, one request after the other."""
     chance, outcomes, times = random.Random(1), Counter[str](), list[float]()
@@ -95,7 +103,7 @@ async def _load(options: argparse.Namespace) -> None:
             await asyncio.gather(*asked)
         else:
             await asyncio.gather(*(client() for _ in range(options.running)))
-    print(json.dumps({"outcomes": outcomes, "times": times}))
+    print(json.dumps(asdict(_Seen(dict(outcomes), times))))
 
 
 async def _ask(stub: inference_pb2_grpc.InferenceStub, options: argparse.Namespace) -> str:
@@ -154,7 +162,7 @@ async def _measure(options: argparse.Namespace) -> None:
         fleet.router.scheduler.max_running = options.running
         alone_s = await _alone(fleet, options)
         calm = await _loaded(fleet, options, rate=0.0)
-        capacity = calm["outcomes"]["OK"] / options.seconds
+        capacity = calm.outcomes["OK"] / options.seconds
         print(f"capacity: {capacity:.1f} requests/s of {options.max_tokens} tokens, {options.running} at a time")
         door, before = _Door(fleet.router.front), _memory()
         async with _looking(door):
@@ -171,17 +179,18 @@ async def _measure(options: argparse.Namespace) -> None:
         )
 
 
-def _tell(options: argparse.Namespace, storm: dict[str, dict[str, int]], door: _Door) -> None:
-    outcomes = Counter(storm["outcomes"])
+def _tell(options: argparse.Namespace, storm: _Seen, door: _Door) -> None:
+    outcomes = Counter(storm.outcomes)
     num_refused, num_asked = outcomes["RESOURCE_EXHAUSTED"], sum(outcomes.values())
     print(
         f"at {options.times:g} times of it for {options.seconds:g} s: {num_asked} asked, {num_refused} refused, "
         f"{num_asked - num_refused} accepted: {dict(outcomes - Counter(RESOURCE_EXHAUSTED=num_refused))}"
     )
-    print(f"refusals: from the front door {_percentiles(door.refused_s)}; retry after {sorted(door.hints)} s")
+    hints = f"{min(door.hints, default=0.0):.1f} to {max(door.hints, default=0.0):.1f} s"
+    print(f"refusals: from the front door {_percentiles(door.refused_s)}; retry after {hints}")
     print(f"event loop: late by {_percentiles(door.late_s)}")
-    if storm["times"]:
-        print(f"accepted and answered: {_percentiles(list(storm['times']))}; deadline {options.deadline:g} s")
+    if storm.times:
+        print(f"accepted and answered: {_percentiles(storm.times)}; deadline {options.deadline:g} s")
     print(f"most at a time: {door.most_waiting} waiting of {options.waiting}, {door.most_requests} requests in memory")
 
 
@@ -189,7 +198,8 @@ def _percentiles(seconds: Sequence[float]) -> str:
     if len(seconds) < 2:
         return "(too few)"
     of = statistics.quantiles(seconds, n=1000, method="inclusive")
-    return f"p50 {1e3 * of[499]:.2f} ms, p99 {1e3 * of[989]:.2f} ms, p99.9 {1e3 * of[998]:.2f} ms, most {1e3 * max(seconds):.2f} ms"
+    told = {"p50": of[499], "p99": of[989], "p99.9": of[998], "most": max(seconds)}
+    return ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in told.items())
 
 
 @contextlib.asynccontextmanager
@@ -201,7 +211,7 @@ async def _looking(door: _Door) -> AsyncIterator[None]:
         looking.cancel()
 
 
-async def _loaded(fleet: MeasuredFleet, options: argparse.Namespace, *, rate: float) -> dict[str, dict[str, int]]:
+async def _loaded(fleet: MeasuredFleet, options: argparse.Namespace, *, rate: float) -> _Seen:
     """What the process that makes the load has seen."""
     told = {name: getattr(options, name) for name in ("seconds", "deadline", "max_tokens", "running")}
     arguments = [part for name, value in told.items() for part in (f"--{name.replace('_', '-')}", str(value))]
@@ -211,8 +221,7 @@ async def _loaded(fleet: MeasuredFleet, options: argparse.Namespace, *, rate: fl
         stdout=asyncio.subprocess.PIPE,
     )
     said, _ = await process.communicate()
-    seen: dict[str, dict[str, int]] = json.loads(said)
-    return seen
+    return _Seen(**json.loads(said))
 
 
 async def _alone(fleet: MeasuredFleet, options: argparse.Namespace) -> float:

@@ -10,10 +10,14 @@ from types import FrameType
 
 from cluster.descendants import descendants, kill
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "Stopped"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KILLED_STATUS = 130
+
+
+class Stopped(Exception):
+    """The fleet was told to end while something was being started."""
 
 
 class Ending:
@@ -25,6 +29,11 @@ class Ending:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.is_wanted = False
         self._say = say
+
+    def check(self) -> None:
+        """Raises Stopped when the end is wanted."""
+        if self.is_wanted:
+            raise Stopped
 
     def listen(self) -> None:
         """Takes the signals; again where a library has taken them for itself. `nohup` is respected."""

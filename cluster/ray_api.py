@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
@@ -28,11 +28,15 @@ from cluster.ray_settings import check_asks_for_token
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.errors import AlreadyExists, InvalidArgument, Unavailable, shown
 
-__all__ = ["Actor", "Cluster", "Sighting"]
+__all__ = ["Actor", "Cluster", "Part", "Sighting"]
+
+Part = Literal["head", "raylet"]
+"""What of Ray a fleet's command cannot do without: the cluster's head, and the raylet of its own machine."""
 
 _NAMESPACE = "specfleet"
 _WATCH_S = 30.0
 _CONNECT_S = 5.0
+_PROBE_S = 1.0
 _OBJECT_STORE_BYTES = 80 * 2**20  # no object of ours is ever in it; this is the least that Ray takes
 # Logical CPUs keep processes from crowding one of several machines. On the only one there is they would merely forbid
 # what the operating system does well, so there are as many as anyone may ask for.
@@ -134,12 +138,13 @@ class Cluster:
         self.logs = str(info.get("session_dir", "")) and f"{info['session_dir']}/logs"
         self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         """This machine's address in the cluster."""
+        self._parts: Mapping[Part, str] = {"head": self.address, "raylet": _own_raylet()}
 
     @classmethod
     def local(cls, *, folder: Path, has_dashboard: bool) -> Cluster:
         """Starts one whose every port is on the loopback, and which ends with this process, however that ends."""
-        return cls(
-            ray.init(
+        try:
+            context = ray.init(
                 address="local",
                 namespace=_NAMESPACE,
                 num_cpus=_LOCAL_CPUS,
@@ -150,7 +155,9 @@ class Cluster:
                 logging_level=logging.ERROR,
                 _temp_dir=str(folder),
             )
-        )
+        except Exception as error:  # what Ray raises when its processes do not start is of no closer kind
+            raise Unavailable(f"no Ray could be started here: {_one_line(error)}") from error
+        return cls(context)
 
     @classmethod
     def existing(cls, address: str, *, needs_token: bool) -> Cluster:
@@ -169,6 +176,12 @@ class Cluster:
                 "runs, or be left out to start one here"
             ) from error
         return cls(context)
+
+    def lost(self) -> Part | None:
+        """Which part of Ray answers no more. Asked of their ports, for what Ray itself is asked then is not answered
+        for a minute, and afterwards Ray ends this process.
+        """
+        return next((part for part, address in self._parts.items() if not _answers(address)), None)
 
     def nodes(self) -> list[Node]:
         """The machines that are up, and all that they have, in use or not."""
@@ -237,6 +250,22 @@ def _actor(name: str, make: Any, group: PlacementGroup | None) -> Actor:
         raise AlreadyExists(
             f"the cluster has an actor {name} in namespace {_NAMESPACE} already: another fleet runs on it"
         ) from error
+
+
+def _own_raylet() -> str:
+    """Address of the raylet that this process is connected to."""
+    own = ray.get_runtime_context().get_node_id()
+    (node,) = [node for node in ray.nodes() if node["NodeID"] == own]  # type: ignore[no-untyped-call]
+    return f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PROBE_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_for_placing(name: str) -> bool:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import grpc
 
 from contracts.config.security import is_loopback
 from contracts.errors import ConfigError, shown
 
-__all__ = ["check_asks_for_token", "needs_token", "settle_environment"]
+__all__ = ["check_asks_for_token", "needs_token", "reconnect_s", "settle_environment"]
 
 _MODE = "RAY_AUTH_MODE"
 _TOKEN = "token"
 _ANY_CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 _ANSWER_S = 5.0
+_RECONNECT, _RECONNECT_S = "RAY_gcs_rpc_server_reconnect_timeout_s", "60"  # the latter is Ray's own default
 
 _EVERYWHERE = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -46,6 +48,11 @@ def settle_environment(*, is_local: bool, needs_token: bool = False) -> None:
             f"{_MODE} is {shown(os.environ[_MODE])} and other machines reach the Ray cluster; it must be {_TOKEN}, "
             "with the cluster's own in RAY_AUTH_TOKEN_PATH, or security.insecure be true"
         )
+
+
+def reconnect_s(environment: Mapping[str, str]) -> float:
+    """How long a process of Ray's looks for a lost head before Ray ends it."""
+    return float(environment.get(_RECONNECT, _RECONNECT_S))
 
 
 def check_asks_for_token(address: str) -> None:

@@ -12,6 +12,7 @@ from specfleet.errors import SpecfleetClientError
 __all__ = ["joined", "with_ports"]
 
 _AWAY = "away"  # how the router calls a verifier that it has not got
+_OUT = "quarantined"  # and a drafter that it keeps out
 
 
 def with_ports(config: RouterConfig) -> RouterConfig:
@@ -29,7 +30,7 @@ def joined(router: Admin) -> set[str] | None:
     except SpecfleetClientError:
         return None
     verifier = {status.verifier.name} if status.verifier.state != _AWAY else set()
-    return {drafter.name for drafter in status.drafters} | verifier
+    return {drafter.name for drafter in status.drafters if drafter.state != _OUT} | verifier
 
 
 def _free_port(host: str, port: int, key: str) -> int:

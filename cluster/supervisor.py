@@ -104,7 +104,7 @@ class Supervisor:
 
     def tick(self, timeout_s: float) -> None:
         """Waits so long for news at most, and does all that is due."""
-        self._watch_children()
+        self.watch_children()
         actors = {worker.actor: worker for worker in self._workers.values()}
         for actor in self._cluster.news(list(actors), timeout_s=timeout_s):
             if (sighting := actor.read()) is not None:
@@ -112,6 +112,17 @@ class Supervisor:
         self._see_who_joined()
         for worker in list(self._workers.values()):
             self._do_what_is_due(worker)
+
+    def move_to(self, cluster: Cluster) -> None:
+        """Places all workers on another Ray: the one that they were placed on is gone, with all its processes."""
+        self._cluster = cluster
+        for worker in list(self._workers.values()):
+            if worker.phase == "leaving":
+                self._forget(worker)
+            else:
+                self._turn(worker, "placing")
+                worker.again_s = None
+                worker.actor = worker.place()
 
     def carry_out(self, commands: queue.SimpleQueue[Command]) -> bool:
         """Begins what was ordered; whether the order was that the fleet should end."""
@@ -131,7 +142,8 @@ class Supervisor:
             placement=placement, place=place, actor=place(), since_s=self._clock.now_s(), answer=answer
         )
 
-    def _watch_children(self) -> None:
+    def watch_children(self) -> None:
+        """Of all that is due, what is possible without Ray: router and store are started again."""
         for child in self._others:
             self._tell(child.watch())
         if said := self._router.watch():
@@ -245,8 +257,11 @@ class Supervisor:
             self._remove(worker)
 
     def _remove(self, worker: _Worker) -> None:
-        name = worker.placement.name
         worker.actor.remove()
+        self._forget(worker)
+
+    def _forget(self, worker: _Worker) -> None:
+        name = worker.placement.name
         del self._workers[name]
         if worker.phase == "leaving":
             self._say(f"{name} is removed")

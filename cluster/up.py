@@ -17,11 +17,11 @@ import yaml
 
 from cluster.child import Child
 from cluster.control import Command, commands
-from cluster.descendants import adopt_orphans, end_orphans
-from cluster.ending import Ending
+from cluster.descendants import end_orphans
+from cluster.ending import Ending, Stopped
 from cluster.home import Home, Record, state_folder
 from cluster.plan import VERIFIER, Dial, misfits, placements, with_models_found
-from cluster.ray_settings import needs_token, settle_environment
+from cluster.ray_session import RaySession
 from cluster.router_face import joined, with_ports
 from cluster.store import answers, embedded_store, embedded_url, with_absolute_files
 from contracts.clock import Clock, SystemClock
@@ -33,7 +33,7 @@ from specfleet.admin import Admin
 from specfleet.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from cluster.ray_api import Cluster
+    from cluster.ray_api import Part
     from cluster.supervisor import Supervisor
 
 __all__ = ["up"]
@@ -46,10 +46,6 @@ _POLL_S = 0.05
 _STILL_S = 20.0  # after which it is worth saying what is still missing
 _ANY_HOST = ("0.0.0.0", "::")
 _KEY_VARIABLE = "SPECFLEET_API_KEY"
-
-
-class Stopped(Exception):
-    """The fleet was told to end before it was ready."""
 
 
 def up(config_file: Path, *, address: str | None, has_dashboard: bool) -> int:
@@ -71,12 +67,21 @@ def up(config_file: Path, *, address: str | None, has_dashboard: bool) -> int:
     with Home(state_folder()) as home, ExitStack() as stack:
         stack.push(partial(_show_logs, home, say))
         config = config.model_copy(update={"router": with_ports(config.router)})
-        fleet = _Fleet(config, home, say, ending, clock, is_local=address is None, api_key=api_key)
+        ray = RaySession(
+            address,
+            folder=home.run / "ray",
+            has_dashboard=has_dashboard,
+            is_insecure=config.security.insecure,
+            say=say,
+            ending=ending,
+            clock=clock,
+        )
+        fleet = _Fleet(config, home, ray, say, ending, clock, api_key=api_key)
         try:
-            fleet.start(stack, address=address, has_dashboard=has_dashboard)
+            fleet.start(stack)
             fleet.run()
         except Stopped:
-            say("ended before it was ready")
+            say("ended while it was starting")
     say("ended")
     return 0
 
@@ -88,44 +93,45 @@ class _Fleet:
         self,
         config: FleetConfig,
         home: Home,
+        ray: RaySession,
         say: Callable[[str], None],
         ending: Ending,
         clock: Clock,
         *,
-        is_local: bool,
         api_key: str | None,
     ) -> None:
         self._api_key = api_key
-        self._config, self._home, self._say, self._ending, self._clock = config, home, say, ending, clock
-        self._is_local = is_local
+        self._config, self._home, self._ray = config, home, ray
+        self._say, self._ending, self._clock = say, ending, clock
         self._socket = home.run / "control.sock"
-        self._cluster: Cluster
         self._supervisor: Supervisor
         self._commands: queue.SimpleQueue[Command]
         self._grpc = f"{_reached(config.router.host)}:{config.router.grpc_port}"
         scheme = "http" if config.security.tls_of("router") is None else "https"
         self._http = f"{scheme}://{_reached(config.router.host)}:{config.router.http_port}"
 
-    def start(self, stack: ExitStack, *, address: str | None, has_dashboard: bool) -> None:
+    def start(self, stack: ExitStack) -> None:
         """Store, router, Ray, workers; what takes long is under way while the next begins."""
         stack.callback(end_orphans, _ORPHANS_S)
         others = self._start_store(stack)
         router = self._start_router(stack)
-        self._start_ray(stack, address, has_dashboard=has_dashboard)
-        wanted = placements(self._config, has_gpus=self._has_gpus(), is_local=self._is_local)
-        if reasons := misfits(wanted, self._cluster.nodes()):
+        self._ray.open()
+        stack.callback(self._ray.close)
+        self._ending.check()
+        wanted = placements(self._config, has_gpus=self._has_gpus(), is_local=self._ray.is_local)
+        if reasons := misfits(wanted, self._ray.cluster.nodes()):
             raise Unavailable(f"the fleet cannot be placed: {'; '.join(reasons)}")
         admin = stack.enter_context(self._admin())
         self._await_router(router, admin)
         from cluster.supervisor import Supervisor  # here, for it loads Ray
 
         self._supervisor = Supervisor(
-            cluster=self._cluster,
+            cluster=self._ray.cluster,
             router=router,
             others=others,
             admin=admin,
             dial=self._dial(),
-            is_local=self._is_local,
+            is_local=self._ray.is_local,
             say=self._say,
             clock=self._clock,
         )
@@ -176,29 +182,6 @@ class _Fleet:
         stack.callback(router.stop, _STOP_ROUTER_S)
         return router
 
-    def _start_ray(self, stack: ExitStack, address: str | None, *, has_dashboard: bool) -> None:
-        self._check_ending()
-        must_ask = needs_token(address, is_insecure=self._config.security.insecure)
-        settle_environment(is_local=self._is_local, needs_token=must_ask)
-        from cluster.ray_api import Cluster  # here, for it loads Ray, which reads the environment once
-
-        try:
-            if address is None:
-                self._cluster = Cluster.local(folder=self._home.run / "ray", has_dashboard=has_dashboard)
-            else:
-                self._cluster = Cluster.existing(address, needs_token=must_ask)
-        except SystemExit:  # Ray's own answer to SIGTERM while it starts; it has ended its processes
-            raise Stopped from None
-        finally:
-            self._ending.listen()
-        stack.callback(self._end_ray)
-        self._say(f"Ray: {self._cluster.address}, {len(self._cluster.nodes())} nodes")
-        self._check_ending()
-
-    def _end_ray(self) -> None:
-        adopt_orphans()
-        self._cluster.shut_down()
-
     def _await_router(self, router: Child, admin: Admin) -> None:
         self._until(router, lambda: joined(admin) is not None)
         self._say(f"router: gRPC at {self._grpc}, HTTP at {self._http}")
@@ -207,7 +190,7 @@ class _Fleet:
         said_s = self._clock.now_s()
         while not self._supervisor.is_ready:
             self._tick()
-            self._check_ending()
+            self._ending.check()
             if VERIFIER in self._supervisor.refused:
                 raise InvalidArgument(self._supervisor.refused[VERIFIER])
             if self._clock.now_s() > said_s + _STILL_S:
@@ -221,8 +204,8 @@ class _Fleet:
         try_it = f'{program} generate "SELECT name FROM" --address {self._grpc}'
         if (tls := self._config.security.tls_of("client")) is not None:
             try_it += f" --tls {tls}"
-        lines = {"gRPC": self._grpc, "HTTP": f"{self._http}/v1", "dashboard": self._cluster.dashboard}
-        lines |= {"logs": f"{self._home.logs}, {self._cluster.logs}", "try": try_it, "end": "Ctrl-C"}
+        lines = {"gRPC": self._grpc, "HTTP": f"{self._http}/v1", "dashboard": self._ray.cluster.dashboard}
+        lines |= {"logs": f"{self._home.logs}, {self._ray.cluster.logs}", "try": try_it, "end": "Ctrl-C"}
         for name, value in lines.items():
             if value:
                 print(f"  {name:<10} {value}", flush=True)
@@ -230,27 +213,33 @@ class _Fleet:
     # Parts of them
 
     def _tick(self) -> None:
+        if (lost := self._ray.cluster.lost()) is not None:
+            self._do_without_ray(lost)
         self._supervisor.tick(_TICK_S)
         if self._supervisor.carry_out(self._commands):
             self._ending.is_wanted = True
+
+    def _do_without_ray(self, lost: Part) -> None:
+        if not self._ray.is_local:
+            self._ray.wait(lost, self._supervisor.watch_children)
+            return
+        self._ray.replace(lost)
+        self._supervisor.move_to(self._ray.cluster)
+        self._home.write(self._record())
 
     def _until(self, child: Child, is_found: Callable[[], bool]) -> None:
         """Waits for what a child should bring about; Unavailable when it ends, or takes too long."""
         deadline_s = self._clock.now_s() + _ANSWER_S
         while not is_found():
-            self._check_ending()
+            self._ending.check()
             if (status := child.ended()) is not None:
                 raise Unavailable(f"{child.name} ended with status {status}: {child.last_words()}")
             if self._clock.now_s() > deadline_s:
                 raise Unavailable(f"{child.name} did not answer within {_ANSWER_S:.0f} s: {child.last_words()}")
             time.sleep(_POLL_S)
 
-    def _check_ending(self) -> None:
-        if self._ending.is_wanted:
-            raise Stopped
-
     def _has_gpus(self) -> bool:
-        return any(node.amounts.get("GPU", 0.0) > 0.0 for node in self._cluster.nodes())
+        return any(node.amounts.get("GPU", 0.0) > 0.0 for node in self._ray.cluster.nodes())
 
     def _admin(self) -> Admin:
         tls = self._config.security.tls_of("admin")
@@ -261,8 +250,8 @@ class _Fleet:
 
     def _dial(self) -> Dial:
         """How workers find the router, which on a cluster has to be an address that other machines reach."""
-        host, others = self._config.router.host, [node.name for node in self._cluster.nodes()]
-        here = self._cluster.host
+        host, others = self._config.router.host, [node.name for node in self._ray.cluster.nodes()]
+        here = self._ray.cluster.host
         if is_loopback(host) and any(name != here for name in others):
             raise ConfigError(
                 f"router.host is {host!r}, and the cluster has other machines than this one ({', '.join(others)}); it "
@@ -277,9 +266,9 @@ class _Fleet:
             control=str(self._socket),
             grpc=self._grpc,
             http=self._http,
-            dashboard=self._cluster.dashboard,
-            ray=self._cluster.address,
-            is_local=self._is_local,
+            dashboard=self._ray.cluster.dashboard,
+            ray=self._ray.cluster.address,
+            is_local=self._ray.is_local,
         )
 
 

@@ -64,7 +64,7 @@ class Pace:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._booked_s = clock.now_s()
+        self._booked_s = clock.now_s() - _BURST_S
         """Until when the messages so far would take, at the highest rate."""
 
     def next_s(self) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from contracts.config.names import is_name
@@ -15,6 +16,7 @@ from router.drafter_allowance import DrafterAllowance, Pace
 from router.drafter_probe import DrafterProbes
 from router.front import Front
 from router.grpc_errors import streams
+from router.memories import DrafterMemories
 from router.orders import DrafterOffer, DrafterOrders, VerifierOrders
 from router.quarantine import BROKEN, UNASKED, Stranger
 from router.scheduler import Scheduler
@@ -68,18 +70,28 @@ class _VerifierLink:
 
 
 class _DrafterLink:
-    def __init__(self, stream: WorkerStream) -> None:
-        self.stream = stream
+    def __init__(self, stream: WorkerStream, told: Callable[[DrafterOrders], None]) -> None:
+        self.stream, self._told = stream, told
 
     def send(self, orders: DrafterOrders) -> None:
         self.stream.allowance.grant(orders)
+        self._told(orders)
         self.stream.put(wire.drafter_work(orders))
 
 
 class FleetService(fleet_pb2_grpc.FleetServicer):
     """See the module."""
 
-    def __init__(self, name: str, scheduler: Scheduler, loop: SchedulingLoop, front: Front, timeline: Timeline) -> None:
+    def __init__(
+        self,
+        name: str,
+        scheduler: Scheduler,
+        loop: SchedulingLoop,
+        front: Front,
+        timeline: Timeline,
+        memories: DrafterMemories,
+    ) -> None:
+        self.memories = memories
         self.name, self.scheduler, self.loop, self.front, self.timeline = name, scheduler, loop, front, timeline
         self.streams: dict[str, WorkerStream] = {}
         self.probes = DrafterProbes(scheduler)
@@ -161,6 +173,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         )
         is_new = self.front.offer is None
         self.front.target_joined(offer, text)
+        self.memories.tokenizer = offer.model.tokenizer_digest
         self.scheduler.verifier_joined(offer, _VerifierLink(stream))
         for drafter in self.scheduler.pool.offers if is_new else []:
             self._probe(drafter)
@@ -180,7 +193,8 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             raise
         if len(self.scheduler.pool.offers) >= _MAX_DRAFTERS:
             raise Overloaded(f"{_MAX_DRAFTERS} drafters are in the fleet, and no more may be", retry_after_s=5.0)
-        self.scheduler.drafter_joined(offer, _DrafterLink(stream))
+        self.memories.joined(offer, stream.put)
+        self.scheduler.drafter_joined(offer, _DrafterLink(stream, partial(self.memories.told, offer.drafter)))
         self._probe(offer)
         self.loop.poke()
         return offer
@@ -216,9 +230,11 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         pace = Pace(self.scheduler.clock)
         try:
             async for message in messages:
-                if message.WhichOneof("message") != "drafts":
-                    raise InvalidArgument(f"a drafter sends {message.WhichOneof('message')}; it sends drafts only")
-                if stream.allowance.spend(message.drafts):
+                if (kind := message.WhichOneof("message")) not in ("drafts", "memory"):
+                    raise InvalidArgument(f"a drafter sends {kind}; it sends drafts, and what it learned when asked")
+                if kind == "memory":
+                    self.memories.take(offer.drafter, message.memory)
+                elif stream.allowance.spend(message.drafts):
                     self._take(message.drafts, offer)
                 else:
                     self._drop(who)
@@ -251,6 +267,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         if stream.is_verifier:
             self.scheduler.verifier_left()
         else:
+            self.memories.left(DrafterId(name))
             self.scheduler.drafter_left(DrafterId(name))
         self.loop.poke()
 

@@ -15,6 +15,7 @@ from router.journal.journal import LeaseLost
 from router.journal.leadership import Leadership
 from router.journal.learned import Learned
 from router.journal.recorder import Recorder
+from router.memories import DrafterMemories
 
 __all__ = ["leading"]
 
@@ -23,13 +24,15 @@ _LAST_WORDS_S = 2.0
 
 
 @asynccontextmanager
-async def leading(front: Front, leadership: Leadership, recorder: Recorder, learned: Learned) -> AsyncIterator[None]:
+async def leading(
+    front: Front, leadership: Leadership, recorder: Recorder, learned: Learned, memories: DrafterMemories
+) -> AsyncIterator[None]:
     """Runs it beside the block. Where nobody leads, this router does from the start."""
     if await leadership.attempt():
         await learned.read()
     else:
         _log.info("another router leads; this one stands by")
-    work = asyncio.create_task(_lead(front, leadership, recorder, learned))
+    work = asyncio.create_task(_lead(front, leadership, recorder, learned, memories))
     work.add_done_callback(partial(_ended, front))
     try:
         yield
@@ -40,13 +43,15 @@ async def leading(front: Front, leadership: Leadership, recorder: Recorder, lear
         await _leave(leadership, recorder, learned)
 
 
-async def _lead(front: Front, leadership: Leadership, recorder: Recorder, learned: Learned) -> None:
+async def _lead(
+    front: Front, leadership: Leadership, recorder: Recorder, learned: Learned, memories: DrafterMemories
+) -> None:
     if not leadership.leads:
         await leadership.stand_by()
         _log.info("this router leads now")
         await learned.read()
     async with asyncio.TaskGroup() as beside:
-        tasks = [beside.create_task(task) for task in (recorder.run(), recorder.watch(), learned.run())]
+        tasks = [beside.create_task(task) for task in (recorder.run(), recorder.watch(), learned.run(), memories.run())]
         await leadership.hold()
         front.fall_silent(LeaseLost("another router has taken over; resume there", retry_after_s=0.5))
         for task in tasks:

@@ -253,6 +253,7 @@ class DrafterOffer:
     prefill_s_per_token: float
     max_context: int
     device: str
+    remembers: bool = False
 
 
 class VerifierLink(Protocol):

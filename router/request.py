@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from contracts.types import RequestId, TenantId
 from router.answer import Answer
+from router.request_key import RequestKey
 from router.sequence import RoutedSequence
 
 __all__ = ["Choice", "Request"]
@@ -36,6 +37,10 @@ class Request:
     began_s: float
     deadline: asyncio.TimerHandle | None = None
     abandoned: asyncio.TimerHandle | None = None
+
+    @property
+    def key(self) -> RequestKey:
+        return RequestKey(self.tenant, self.id)
 
     @property
     def has_ended(self) -> bool:

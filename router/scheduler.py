@@ -38,6 +38,7 @@ __all__ = ["Scheduler", "SchedulerFigures"]
 
 _ROUTE_EVERY = 8  # rounds
 _RECENT = 64  # rounds over which idleness and time of a round are told
+_ENDS_TO_KNOW = 8  # sequences, before the pace at which they end is known
 
 
 @dataclass(slots=True)
@@ -57,6 +58,10 @@ class SchedulerFigures:
     """Rounds that the verifier began by itself."""
     recent: deque[tuple[float, float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))
     """(end of the round, its seconds in the engine, tokens it decided)."""
+    ended: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    """When sequences had said all, since others began to wait for that."""
+    between_answers_s: float = 0.0
+    """Of the last time that others waited, as soon as it was long enough to say; 0 before."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -300,6 +305,7 @@ class Scheduler:
         if sequence.parts.is_budgeted and sequence.parts.max_drafters > 0:
             self._needs_routing |= sequence.resting.observe(len(nodes))
         if sequence.output.take(verdict.tokens, guessed_by, verdict.logprobs):
+            self._answered()
             self._end(sequence)
         else:
             self.pool.decided(sequence, verdict)
@@ -321,9 +327,18 @@ class Scheduler:
         self.figures.num_restarts += 1
         self.pool.restart(sequence)
 
+    def _answered(self) -> None:
+        """A sequence has said all: how far such moments are apart is known after a few, with others waiting."""
+        ended = self.figures.ended
+        ended.append(self.clock.now_s())
+        if len(ended) >= _ENDS_TO_KNOW:
+            self.figures.between_answers_s = (ended[-1] - ended[0]) / (len(ended) - 1)
+
     def _end(self, sequence: RoutedSequence) -> None:
         del self.running[sequence.id]
         self.pool.end(sequence)
+        if not self.waiting:
+            self.figures.ended.clear()
         if self.verifier is not None:
             self.verifier.num_reserved_blocks -= self._blocks(sequence)
             self._orders.end(sequence.id)
@@ -356,6 +371,11 @@ class Scheduler:
         span_s = recent[-1][0] - recent[0][0]
         busy_s = sum(busy for _, busy, _ in list(recent)[1:])
         return min(max(1.0 - busy_s / span_s, 0.0), 1.0) if span_s > 0.0 else 0.0
+
+    def answered_in_s(self, num_before: int) -> float:
+        """When a sequence behind so many that wait would have its answer, by the pace at which sequences end while
+        others wait; 0 where that is not known, or nobody waits."""
+        return (num_before + len(self.running)) * self.figures.between_answers_s if num_before else 0.0
 
     def tokens_per_s(self) -> float:
         """Of the recent rounds."""

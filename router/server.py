@@ -27,6 +27,7 @@ from router.journal.learned import Learned
 from router.journal.opening import open_journal
 from router.journal.recorder import Recorder
 from router.leading import leading
+from router.memories import DrafterMemories
 from router.scheduler import Scheduler
 from router.scheduling_loop import SchedulingLoop
 from router.security.gate import Gate
@@ -116,8 +117,9 @@ async def run_router(
         leadership = Leadership(journal, lease_s=store.lease_s, continues_when_cut_off=store.when_cut_off == "continue")
         recorder = Recorder(journal, leadership, store, clock)
         learned = Learned(scheduler.roster, journal, leadership, clock, every_s=store.snapshot_s)
+        memories = DrafterMemories(journal, leadership, clock, every_s=store.snapshot_s)
         front = Front(scheduler, loop, clock, limits, recorder=recorder, quotas=quotas)
-        fleet = FleetService("router", scheduler, loop, front, timeline)
+        fleet = FleetService("router", scheduler, loop, front, timeline, memories)
         server = grpc.aio.server(options=_OPTIONS, interceptors=[GrpcGate(gate, open_services=_OPEN), GrpcParsing()])
         inference_pb2_grpc.add_InferenceServicer_to_server(InferenceService(front), server)
         admin_pb2_grpc.add_AdminServicer_to_server(AdminService(front, fleet, timeline, clock), server)
@@ -133,7 +135,7 @@ async def run_router(
             )
         except RuntimeError as error:
             raise Unavailable(f"cannot listen on {address}: {error}; is another router there?") from error
-        async with leading(front, leadership, recorder, learned):
+        async with leading(front, leadership, recorder, learned, memories):
             await server.start()
             watcher = asyncio.create_task(_watch_readiness(front, readiness))
             _log.info("router serves gRPC on port %d", port)

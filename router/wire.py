@@ -244,6 +244,7 @@ def drafter_offer(hello: fleet_pb2.DrafterHello) -> DrafterOffer:
         prefill_s_per_token=hello.prefill_s_per_token,
         max_context=hello.max_context,
         device=hello.device,
+        remembers=hello.remembers,
     )
 
 

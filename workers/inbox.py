@@ -33,11 +33,15 @@ class Inbox(Generic[Item]):
         if not self.is_closed:
             self._items.put(item)
 
-    def take(self, *, wait: bool = True) -> list[Item] | None:
-        """All that came, in its order; None when it is closed, whatever was left in it."""
+    def take(self, *, wait: bool = True, most_s: float | None = None) -> list[Item] | None:
+        """All that came, in its order; None when it is closed, whatever was left in it. Waits for something, for ever
+        or `most_s`."""
         taken: list[Item] = []
         while not self.is_closed and (wait or not self._items.empty()):
-            item = self._items.get()
+            try:
+                item = self._items.get(timeout=most_s)
+            except queue.Empty:
+                break
             if item is not None:
                 taken.append(item)
             wait = False

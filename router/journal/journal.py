@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.errors import Unavailable
-from contracts.types import RequestId
+from router.request_key import RequestKey
 
-__all__ = ["Entry", "Journal", "Lease", "LeaseLost", "StoreLost"]
+__all__ = ["Entry", "Journal", "Lease", "LeaseLost", "MemoryLimits", "StoreLost"]
 
 
 class StoreLost(Unavailable):
@@ -39,10 +39,21 @@ class Entry:
     `has_ended`: these are the last, and the whole stream is kept for a while only.
     """
 
-    request: RequestId
+    request: RequestKey
     num_before: int
     records: tuple[bytes, ...]
     has_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryLimits:
+    """How much of what drafters learned is kept: for how long, and of how many, and how large all of it may be. Where
+    there is too much, what was kept longest ago goes first.
+    """
+
+    age_s: float = 7 * 86_400.0
+    most: int = 1024
+    most_bytes: int = 128 * 2**20
 
 
 class Journal(Protocol):
@@ -72,19 +83,19 @@ class Journal(Protocol):
 
     # Requests
 
-    async def accept(self, owner: str, request: RequestId, record: bytes) -> bool:
+    async def accept(self, owner: str, request: RequestKey, record: bytes) -> bool:
         """Begins the stream of a new request; False if there is one already, which stays as it is."""
         ...
 
-    async def append(self, owner: str, entries: Sequence[Entry]) -> list[RequestId]:
+    async def append(self, owner: str, entries: Sequence[Entry]) -> list[RequestKey]:
         """Writes; the requests whose stream had another length than `num_before`, and got nothing."""
         ...
 
-    async def read(self, request: RequestId) -> list[bytes]:
+    async def read(self, request: RequestKey) -> list[bytes]:
         """All records of a request in order; none if it is unknown, or was forgotten."""
         ...
 
-    async def unfinished(self) -> list[RequestId]:
+    async def unfinished(self) -> list[RequestKey]:
         """Those that have not ended, in no order."""
         ...
 
@@ -96,6 +107,14 @@ class Journal(Protocol):
 
     async def kept(self) -> Mapping[str, bytes]:
         """All that is kept."""
+        ...
+
+    async def keep_memory(self, owner: str, name: str, content: bytes) -> None:
+        """Keeps what a drafter learned, in place of the last that had this name; within `MemoryLimits`."""
+        ...
+
+    async def memory(self, name: str) -> bytes | None:
+        """What is kept by this name, and not too old."""
         ...
 
     async def close(self) -> None:

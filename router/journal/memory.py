@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from contracts.clock import Clock
-from contracts.types import RequestId
-from router.journal.journal import Entry, Lease, LeaseLost
+from router.journal.journal import Entry, Lease, LeaseLost, MemoryLimits
+from router.request_key import RequestKey
 
 __all__ = ["MemoryJournal"]
 
@@ -14,12 +14,13 @@ __all__ = ["MemoryJournal"]
 class MemoryJournal:
     """A `Journal`. Requests that have ended are forgotten after `keep_s`."""
 
-    def __init__(self, clock: Clock, *, keep_s: float) -> None:
-        self._clock, self._keep_s = clock, keep_s
-        self._streams: dict[RequestId, list[bytes]] = {}
-        self._ends_s: dict[RequestId, float] = {}  # in the order in which they end
-        self._unfinished: set[RequestId] = set()
+    def __init__(self, clock: Clock, *, keep_s: float, limits: MemoryLimits | None = None) -> None:
+        self._clock, self._keep_s, self._limits = clock, keep_s, limits or MemoryLimits()
+        self._streams: dict[RequestKey, list[bytes]] = {}
+        self._ends_s: dict[RequestKey, float] = {}  # in the order in which they end
+        self._unfinished: set[RequestKey] = set()
         self._kept: dict[str, bytes] = {}
+        self._memories: dict[str, tuple[float, bytes]] = {}  # since when; in the order in which they were kept
         self._lease: Lease | None = None
         self._fence = 0
 
@@ -46,7 +47,7 @@ class MemoryJournal:
         if self._lease is not None and self._lease.owner == owner:
             self._lease = None
 
-    async def accept(self, owner: str, request: RequestId, record: bytes) -> bool:
+    async def accept(self, owner: str, request: RequestKey, record: bytes) -> bool:
         self._check_owner(owner)
         if request in self._streams:
             return False
@@ -54,15 +55,15 @@ class MemoryJournal:
         self._streams[request].append(record)
         return True
 
-    async def append(self, owner: str, entries: Sequence[Entry]) -> list[RequestId]:
+    async def append(self, owner: str, entries: Sequence[Entry]) -> list[RequestKey]:
         self._check_owner(owner)
         return [entry.request for entry in entries if not self._append(entry)]
 
-    async def read(self, request: RequestId) -> list[bytes]:
+    async def read(self, request: RequestKey) -> list[bytes]:
         self._forget()
         return list(self._streams.get(request, ()))
 
-    async def unfinished(self) -> list[RequestId]:
+    async def unfinished(self) -> list[RequestKey]:
         return list(self._unfinished)
 
     async def keep(self, owner: str, name: str, value: bytes) -> None:
@@ -71,6 +72,21 @@ class MemoryJournal:
 
     async def kept(self) -> Mapping[str, bytes]:
         return dict(self._kept)
+
+    async def keep_memory(self, owner: str, name: str, content: bytes) -> None:
+        self._check_owner(owner)
+        self._memories.pop(name, None)
+        self._memories[name] = self._clock.now_s(), content
+        num_bytes = sum(len(kept) for _, kept in self._memories.values())
+        for name, (kept_s, kept) in list(self._memories.items()):
+            is_old = kept_s < self._clock.now_s() - self._limits.age_s
+            if is_old or len(self._memories) > self._limits.most or num_bytes > self._limits.most_bytes:
+                num_bytes -= len(kept)
+                del self._memories[name]
+
+    async def memory(self, name: str) -> bytes | None:
+        kept_s, content = self._memories.get(name, (float("-inf"), None))
+        return content if kept_s >= self._clock.now_s() - self._limits.age_s else None
 
     async def close(self) -> None:
         pass
@@ -94,7 +110,7 @@ class MemoryJournal:
                 self._drop(entry.request)
         return True
 
-    def _begin(self, request: RequestId) -> None:
+    def _begin(self, request: RequestKey) -> None:
         self._drop(request)
         self._streams[request] = []
         self._unfinished.add(request)
@@ -103,7 +119,7 @@ class MemoryJournal:
         while self._ends_s and next(iter(self._ends_s.values())) <= self._clock.now_s():
             self._drop(next(iter(self._ends_s)))
 
-    def _drop(self, request: RequestId) -> None:
+    def _drop(self, request: RequestKey) -> None:
         self._streams.pop(request, None)
         self._ends_s.pop(request, None)
         self._unfinished.discard(request)

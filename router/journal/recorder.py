@@ -24,6 +24,7 @@ from router.journal.journal import Entry, Journal, LeaseLost, StoreLost
 from router.journal.leadership import Leadership
 from router.journal.records import Accepted, Committed, Ended, Recorded, recorded
 from router.request import Choice, Request
+from router.request_key import RequestKey
 
 __all__ = ["Acceptance", "Recorder"]
 
@@ -63,8 +64,8 @@ class Recorder:
     def __init__(self, journal: Journal, leadership: Leadership, config: StoreConfig, clock: Clock) -> None:
         self.leadership = leadership
         self._journal, self._config, self._clock = journal, config, clock
-        self._followed: dict[RequestId, _Followed] = {}
-        self._news: dict[RequestId, _Followed] = {}  # in the order in which they came
+        self._followed: dict[RequestKey, _Followed] = {}
+        self._news: dict[RequestKey, _Followed] = {}  # in the order in which they came
         self._has_news = asyncio.Event()
         self._is_back = asyncio.Event()
         self._is_back.set()
@@ -86,14 +87,15 @@ class Recorder:
         """Writes down a new request, as certainly as the settings say; StoreLost where it is then refused."""
         if self._is_off or self._config.journal == "buffered":
             return Acceptance.LATER
-        record = encoded(accepted)
+        asked, record = accepted.asked, encoded(accepted)
+        key = RequestKey(asked.tenant, RequestId(asked.request_id))
         while True:
             try:
                 if self.is_store_lost:
                     raise StoreLost(
                         "the store is away and new requests are refused until it is back", retry_after_s=1.0
                     )
-                is_new = await self._journal.accept(self.leadership.owner, RequestId(accepted.asked.request_id), record)
+                is_new = await self._journal.accept(self.leadership.owner, key, record)
                 return Acceptance.WRITTEN if is_new else Acceptance.KNOWN
             except LeaseLost:
                 self.leadership.doubt()
@@ -106,28 +108,28 @@ class Recorder:
                     raise
                 await self._is_back.wait()
 
-    async def find(self, name: RequestId) -> Recorded | None:
+    async def find(self, key: RequestKey) -> Recorded | None:
         """What the journal has of a request."""
         if self._is_off:
             return None
-        content = await self._journal.read(name)
-        return recorded(name, map(decoded, content)) if content else None
+        content = await self._journal.read(key)
+        return recorded(key, map(decoded, content)) if content else None
 
-    async def unfinished(self) -> list[RequestId]:
+    async def unfinished(self) -> list[RequestKey]:
         """Requests that some router began and none has ended."""
         return [] if self._is_off else await self._journal.unfinished()
 
-    async def strike(self, name: RequestId) -> None:
+    async def strike(self, key: RequestKey) -> None:
         """Of this one nothing is left but that it had not ended."""
-        _log.error("the store has lost request %s; it cannot go on", name)
-        entry = Entry(request=name, num_before=0, records=(), has_ended=True)
+        _log.error("the store has lost request %s; it cannot go on", key)
+        entry = Entry(request=key, num_before=0, records=(), has_ended=True)
         await self._journal.append(self.leadership.owner, [entry])
 
     def follow(self, request: Request, accepted: Accepted, *, is_written: bool) -> None:
         """From now on its news are written down."""
         if not self._is_off:
             num_choices = len(request.choices)
-            self._followed[request.id] = _Followed(
+            self._followed[request.key] = _Followed(
                 request=request,
                 accepted=encoded(accepted),
                 num_records=int(is_written),
@@ -138,7 +140,7 @@ class Recorder:
 
     def follow_again(self, request: Request, found: Recorded) -> None:
         """The same for one that the journal knows: what it has of it is written."""
-        self._followed[request.id] = _Followed(
+        self._followed[request.key] = _Followed(
             request=request,
             accepted=encoded(found.accepted),
             num_records=found.num_records,
@@ -149,15 +151,15 @@ class Recorder:
 
     def touched(self, request: Request) -> None:
         """It has news. Called between two rounds: it must cost nothing."""
-        if (followed := self._followed.get(request.id)) is not None:
-            self._news[request.id] = followed
+        if (followed := self._followed.get(request.key)) is not None:
+            self._news[request.key] = followed
             self._has_news.set()
 
     def forget(self, request: Request) -> None:
         """Nobody keeps it any more; what is not written yet still will be, as far as there is room."""
-        self._followed.pop(request.id, None)
-        if request.id in self._news and len(self._news) > len(self._followed) + _MOST_UNWRITTEN:
-            del self._news[request.id]
+        self._followed.pop(request.key, None)
+        if request.key in self._news and len(self._news) > len(self._followed) + _MOST_UNWRITTEN:
+            del self._news[request.key]
             self.num_lost += 1
 
     # Writing
@@ -204,11 +206,11 @@ class Recorder:
         entries = [_entry(followed) for followed in some]
         places = [_place(followed, entry) for followed, entry in zip(some, entries, strict=True)]
         for followed in some:
-            del self._news[followed.request.id]
+            del self._news[followed.request.key]
         try:
             wrong = set(await self._journal.append(self.leadership.owner, entries))
         except SpecfleetError:
-            self._news = {followed.request.id: followed for followed in some} | self._news
+            self._news = {followed.request.key: followed for followed in some} | self._news
             raise
         for followed, entry, place in zip(some, entries, places, strict=True):
             if entry.request in wrong:
@@ -239,7 +241,7 @@ def _entry(followed: _Followed) -> Entry:
         if choice.answer.ended is not None and not followed.has_end[index]:
             records.append(encoded(_ended(request, choice, index, choice.answer.ended)))
     return Entry(
-        request=request.id,
+        request=request.key,
         num_before=followed.num_records,
         records=tuple(records),
         has_ended=request.has_ended,

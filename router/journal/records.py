@@ -9,6 +9,7 @@ from contracts.errors import Internal
 from contracts.types import DrafterId, ModelIdentity, TokenLogprob
 from router.answer import Reason
 from router.asked import Asked
+from router.request_key import RequestKey
 from router.sequence import SequenceFigures
 
 __all__ = ["Accepted", "Committed", "Ended", "Record", "Recorded", "RecordedChoice", "recorded"]
@@ -72,21 +73,23 @@ class Recorded:
     num_records: int
 
 
-def recorded(name: str, records: Iterable[Record]) -> Recorded:
+def recorded(key: RequestKey, records: Iterable[Record]) -> Recorded:
     """Puts the records of a request together; Internal where they are not those of one request in order."""
     read = list(records)
     if not read or not isinstance(accepted := read[0], Accepted):
-        raise Internal(f"the journal of request {name!r} does not begin with what was asked; it cannot be run again")
+        raise Internal(f"the journal of request {key} does not begin with what was asked; it cannot be run again")
+    if (accepted.asked.tenant, accepted.asked.request_id) != key:
+        raise Internal(f"the journal of request {key} begins with another one; it cannot be run again")
     choices = [RecordedChoice() for _ in range(accepted.asked.num_choices)]
     for record in read[1:]:
         if isinstance(record, Accepted) or not 0 <= record.choice < len(choices):
-            raise Internal(f"the journal of request {name!r} has a record that is not its own: {record!r:.200}")
+            raise Internal(f"the journal of request {key} has a record that is not its own: {record!r:.200}")
         choice = choices[record.choice]
         if isinstance(record, Ended):
             choice.ended = record
         elif record.first_index != len(choice.tokens):
             raise Internal(
-                f"the journal of request {name!r} has {len(choice.tokens)} tokens of choice {record.choice} and goes "
+                f"the journal of request {key} has {len(choice.tokens)} tokens of choice {record.choice} and goes "
                 f"on with number {record.first_index}"
             )
         else:

@@ -22,10 +22,10 @@ from redis.exceptions import (
 
 from contracts.config import StoreConfig
 from contracts.errors import ConfigError
-from contracts.types import RequestId
 from router.journal.connect import WAIT_S, Client, connect, disconnect, without_password
-from router.journal.journal import Entry, Lease, LeaseLost, StoreLost
-from router.journal.scripts import ACCEPT, APPEND, FENCED, KEEP, RELEASE, RENEW, TAKE
+from router.journal.journal import Entry, Lease, LeaseLost, MemoryLimits, StoreLost
+from router.journal.scripts import ACCEPT, APPEND, FENCED, KEEP, KEEP_MEMORY, MEMORY, RELEASE, RENEW, TAKE
+from router.request_key import RequestKey
 
 __all__ = ["RedisJournal"]
 
@@ -39,13 +39,14 @@ _NOT_ALLOWED = (AuthenticationError, AuthorizationError, NoPermissionError)
 class RedisJournal:
     """A `Journal`. Every answer it waits for has a time limit."""
 
-    def __init__(self, config: StoreConfig) -> None:
-        self._config = config
+    def __init__(self, config: StoreConfig, limits: MemoryLimits | None = None) -> None:
+        self._config, self._limits = config, limits or MemoryLimits()
         self._url = without_password(config.url)
         self._client: Client = connect(config)
         tag = f"{{specfleet:{config.namespace}}}"
         self._lease, self._fence = f"{tag}:lease", f"{tag}:fence"
         self._unfinished, self._kept = f"{tag}:unfinished", f"{tag}:learned"
+        self._memories, self._ages = f"{tag}:memories", f"{tag}:memories:ages"
         self._request = f"{tag}:request:"
 
     async def check(self) -> None:
@@ -77,30 +78,30 @@ class RedisJournal:
 
     # Requests
 
-    async def accept(self, owner: str, request: RequestId, record: bytes) -> bool:
+    async def accept(self, owner: str, request: RequestKey, record: bytes) -> bool:
         keys = [self._lease, self._unfinished, self._stream(request)]
-        return bool(await self._run(ACCEPT, keys, [owner, request, record], is_durable=self._waits))
+        return bool(await self._run(ACCEPT, keys, [owner, request.text, record], is_durable=self._waits))
 
-    async def append(self, owner: str, entries: Sequence[Entry]) -> list[RequestId]:
+    async def append(self, owner: str, entries: Sequence[Entry]) -> list[RequestKey]:
         keys: list[str] = [self._lease, self._unfinished]
         values: list[str | bytes | int] = [owner, round(1e3 * self._config.keep_s)]
         for entry in entries:
             keys.append(self._stream(entry.request))
-            values += [entry.request, entry.num_before, len(entry.records), int(entry.has_ended), *entry.records]
+            values += [entry.request.text, entry.num_before, len(entry.records), int(entry.has_ended), *entry.records]
         wrong = await self._run(APPEND, keys, values)
-        return [RequestId(request.decode()) for request in wrong]
+        return [RequestKey.of(request.decode()) for request in wrong]
 
-    async def read(self, request: RequestId) -> list[bytes]:
+    async def read(self, request: RequestKey) -> list[bytes]:
         return [fields[b"r"] for _, fields in await self._do("XRANGE", self._stream(request), "-", "+")]
 
-    async def unfinished(self) -> list[RequestId]:
+    async def unfinished(self) -> list[RequestKey]:
         found: set[bytes] = set()
         cursor = 0
         while True:
             cursor, some = await self._do("SSCAN", self._unfinished, cursor, "COUNT", 1000)
             found.update(some)
             if (cursor := int(cursor)) == 0:
-                return [RequestId(request.decode()) for request in found]
+                return [RequestKey.of(request.decode()) for request in found]
 
     # What was learned
 
@@ -112,6 +113,18 @@ class RedisJournal:
         pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
         return {name.decode(): value for name, value in pairs}
 
+    # What drafters learned
+
+    async def keep_memory(self, owner: str, name: str, content: bytes) -> None:
+        of = self._limits
+        values: list[str | bytes | int] = [owner, name, content, round(1e3 * of.age_s), of.most, of.most_bytes]
+        await self._run(KEEP_MEMORY, [self._lease, self._memories, self._ages], values)
+
+    async def memory(self, name: str) -> bytes | None:
+        values: list[str | int] = [name, round(1e3 * self._limits.age_s)]
+        found: bytes | None = await self._run(MEMORY, [self._memories, self._ages], values)
+        return found
+
     async def close(self) -> None:
         await disconnect(self._client)
 
@@ -122,8 +135,8 @@ class RedisJournal:
         """Whether a request must be on disks, or replicas, before it is accepted."""
         return self._config.journal == "fsynced" or self._config.num_replicas > 0
 
-    def _stream(self, request: RequestId) -> str:
-        return f"{self._request}{request}"
+    def _stream(self, request: RequestKey) -> str:
+        return f"{self._request}{request.text}"
 
     async def _run(
         self, script: str, keys: Sequence[str], values: Sequence[str | bytes | int], *, is_durable: bool = False

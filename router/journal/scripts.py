@@ -5,7 +5,7 @@ They are sent as text each time, so that a store that was started again needs no
 
 from __future__ import annotations
 
-__all__ = ["ACCEPT", "APPEND", "FENCED", "KEEP", "RELEASE", "RENEW", "TAKE"]
+__all__ = ["ACCEPT", "APPEND", "FENCED", "KEEP", "KEEP_MEMORY", "MEMORY", "RELEASE", "RENEW", "TAKE"]
 
 FENCED = "FENCED"
 """Begins the error of a write by someone who does not lead."""
@@ -71,4 +71,36 @@ return wrong
 # KEYS lease, kept. ARGV owner, name, value.
 KEEP = f"""{_CHECK_OWNER}
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+"""
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# KEYS lease, memories, their ages. ARGV owner, name, value, milliseconds for which they are kept, how many, of how many
+# bytes. The newest come first; from where the room ends on they go, and so do those that are too old.
+KEEP_MEMORY = f"""{_CHECK_OWNER}{_NOW}
+local newest = redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')[2]
+local at = math.max(now, newest and tonumber(newest) + 1 or 0)
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+redis.call('ZADD', KEYS[3], at, ARGV[2])
+local names = redis.call('ZREVRANGE', KEYS[3], 0, -1, 'WITHSCORES')
+local most, room = tonumber(ARGV[5]), tonumber(ARGV[6])
+for i = 1, #names, 2 do
+  most, room = most - 1, room - redis.call('HSTRLEN', KEYS[2], names[i])
+  if most < 0 or room < 0 or tonumber(names[i + 1]) < now - ARGV[4] then
+    redis.call('HDEL', KEYS[2], names[i])
+    redis.call('ZREM', KEYS[3], names[i])
+  end
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+redis.call('PEXPIRE', KEYS[3], ARGV[4])
+"""
+
+# KEYS memories, their ages. ARGV name, milliseconds for which they are kept.
+MEMORY = f"""{_NOW}
+local at = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if not at or tonumber(at) < now - ARGV[2] then return false end
+return redis.call('HGET', KEYS[1], ARGV[1])
 """

@@ -119,5 +119,5 @@ def _acceptance(now: pb.DrafterStatus, before: pb.DrafterStatus | None) -> float
 
 
 def _state(state: str) -> Text:
-    styles = {"serving": "green", "drafting": "green", "draining": "yellow", "away": "red"}
+    styles = {"serving": "green", "drafting": "green", "draining": "yellow", "away": "red", "quarantined": "red"}
     return Text(printable(state), style=styles.get(state, ""))

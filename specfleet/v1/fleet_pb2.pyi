@@ -8,16 +8,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromWorker(_message.Message):
-    __slots__ = ("verifier_hello", "drafter_hello", "round_done", "drafts")
+    __slots__ = ("verifier_hello", "drafter_hello", "round_done", "drafts", "memory")
     VERIFIER_HELLO_FIELD_NUMBER: _ClassVar[int]
     DRAFTER_HELLO_FIELD_NUMBER: _ClassVar[int]
     ROUND_DONE_FIELD_NUMBER: _ClassVar[int]
     DRAFTS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     verifier_hello: VerifierHello
     drafter_hello: DrafterHello
     round_done: RoundDone
     drafts: Drafts
-    def __init__(self, verifier_hello: _Optional[_Union[VerifierHello, _Mapping]] = ..., drafter_hello: _Optional[_Union[DrafterHello, _Mapping]] = ..., round_done: _Optional[_Union[RoundDone, _Mapping]] = ..., drafts: _Optional[_Union[Drafts, _Mapping]] = ...) -> None: ...
+    memory: MemoryPart
+    def __init__(self, verifier_hello: _Optional[_Union[VerifierHello, _Mapping]] = ..., drafter_hello: _Optional[_Union[DrafterHello, _Mapping]] = ..., round_done: _Optional[_Union[RoundDone, _Mapping]] = ..., drafts: _Optional[_Union[Drafts, _Mapping]] = ..., memory: _Optional[_Union[MemoryPart, _Mapping]] = ...) -> None: ...
 
 class VerifierHello(_message.Message):
     __slots__ = ("name", "model", "num_ranks", "max_context", "max_batch_rows", "num_blocks", "block_tokens", "eos_token_ids", "num_real_tokens", "probes", "tokenizer_files", "device")
@@ -55,7 +57,7 @@ class VerifierHello(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., num_ranks: _Optional[int] = ..., max_context: _Optional[int] = ..., max_batch_rows: _Optional[int] = ..., num_blocks: _Optional[int] = ..., block_tokens: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., num_real_tokens: _Optional[int] = ..., probes: _Optional[_Iterable[_Union[StepReport, _Mapping]]] = ..., tokenizer_files: _Optional[_Mapping[str, bytes]] = ..., device: _Optional[str] = ...) -> None: ...
 
 class DrafterHello(_message.Message):
-    __slots__ = ("name", "kind", "model", "has_logits", "num_logprobs", "capacity", "step_s", "prefill_s_per_token", "max_context", "device")
+    __slots__ = ("name", "kind", "model", "has_logits", "num_logprobs", "capacity", "step_s", "prefill_s_per_token", "max_context", "device", "remembers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +68,7 @@ class DrafterHello(_message.Message):
     PREFILL_S_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MAX_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    REMEMBERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     model: _types_pb2.ModelIdentity
@@ -76,7 +79,8 @@ class DrafterHello(_message.Message):
     prefill_s_per_token: float
     max_context: int
     device: str
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., has_logits: _Optional[bool] = ..., num_logprobs: _Optional[int] = ..., capacity: _Optional[int] = ..., step_s: _Optional[float] = ..., prefill_s_per_token: _Optional[float] = ..., max_context: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+    remembers: bool
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., has_logits: _Optional[bool] = ..., num_logprobs: _Optional[int] = ..., capacity: _Optional[int] = ..., step_s: _Optional[float] = ..., prefill_s_per_token: _Optional[float] = ..., max_context: _Optional[int] = ..., device: _Optional[str] = ..., remembers: _Optional[bool] = ...) -> None: ...
 
 class StepReport(_message.Message):
     __slots__ = ("num_rows", "num_context", "num_sequences", "elapsed_s", "num_rows_pruned")
@@ -214,17 +218,31 @@ class DraftNode(_message.Message):
     confidence: float
     def __init__(self, token: _Optional[int] = ..., parent: _Optional[int] = ..., confidence: _Optional[float] = ...) -> None: ...
 
+class MemoryPart(_message.Message):
+    __slots__ = ("tenant", "content", "is_last")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    IS_LAST_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    content: bytes
+    is_last: bool
+    def __init__(self, tenant: _Optional[str] = ..., content: _Optional[bytes] = ..., is_last: _Optional[bool] = ...) -> None: ...
+
 class ToWorker(_message.Message):
-    __slots__ = ("welcome", "verifier_work", "drafter_work", "drain")
+    __slots__ = ("welcome", "verifier_work", "drafter_work", "drain", "memory_wanted", "memory")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_WORK_FIELD_NUMBER: _ClassVar[int]
     DRAFTER_WORK_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_WANTED_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     verifier_work: VerifierWork
     drafter_work: DrafterWork
     drain: Drain
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., verifier_work: _Optional[_Union[VerifierWork, _Mapping]] = ..., drafter_work: _Optional[_Union[DrafterWork, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
+    memory_wanted: MemoryWanted
+    memory: MemoryPart
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., verifier_work: _Optional[_Union[VerifierWork, _Mapping]] = ..., drafter_work: _Optional[_Union[DrafterWork, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., memory_wanted: _Optional[_Union[MemoryWanted, _Mapping]] = ..., memory: _Optional[_Union[MemoryPart, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("router",)
@@ -235,6 +253,16 @@ class Welcome(_message.Message):
 class Drain(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class MemoryWanted(_message.Message):
+    __slots__ = ("tenant", "max_bytes", "part_bytes")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PART_BYTES_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    max_bytes: int
+    part_bytes: int
+    def __init__(self, tenant: _Optional[str] = ..., max_bytes: _Optional[int] = ..., part_bytes: _Optional[int] = ...) -> None: ...
 
 class Opening(_message.Message):
     __slots__ = ("sequence", "epoch", "tenant", "tokens", "num_prompt", "sampling")

@@ -21,7 +21,7 @@ from specfleet.v1 import admin_pb2
 from tests.router.valkey import Valkey
 from tests.service.router_process import CHECKOUT, RouterProcess, until
 
-__all__ = ["HarmedFleet", "harmed_fleet"]
+__all__ = ["HarmedFleet", "harmed_fleet", "until_quiet"]
 
 _LOOK_S = 0.05
 _WRONG_CLOCK = """
@@ -87,26 +87,9 @@ class HarmedFleet:
             if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
 
-    def status(self) -> admin_pb2.StatusResponse:
-        with Admin(self.address, timeout_s=10.0) as admin:
-            return admin.status()
-
     async def until_quiet(self) -> None:
-        """Until nothing is left of any request: no sequence, and no block of the cache that nobody could find again."""
-
-        def is_quiet() -> bool:
-            with contextlib.suppress(Exception):
-                now = self.status()
-                busy = now.num_running + now.num_waiting + sum(each.num_sequences for each in now.drafters)
-                return busy == 0 and len(now.drafters) == len(self.workers) - 1 and now.verifier.state == "serving"
-            return False
-
-        await until(is_quiet, "the fleet is whole, and nothing is left of any request")
-        # The verifier says what its cache has free after a round: so one more request, which needs little.
-        async with AsyncClient(self.address) as client:
-            _ = [event async for event in client.generate("the", max_tokens=1, ignore_eos=True, mode="off")]
-        of = self.status().verifier
-        assert of.num_blocks - of.num_free_blocks <= 2, f"blocks are lost: {of}"
+        """Until nothing is left of any request."""
+        await until_quiet(self.address, num_drafters=len(self.workers) - 1)
 
     async def end(self) -> None:
         for process in self.workers.values():
@@ -147,3 +130,27 @@ async def harmed_fleet(
             await asyncio.gather(keeping, return_exceptions=True)
         await fleet.end()
         await router.close()
+
+
+async def until_quiet(address: str, *, num_drafters: int) -> None:
+    """Until a fleet is whole, and nothing is left of any request: no sequence, and no block of the cache that nobody
+    could find again.
+    """
+
+    def status() -> admin_pb2.StatusResponse:
+        with Admin(address, timeout_s=10.0) as admin:
+            return admin.status()
+
+    def is_quiet() -> bool:
+        with contextlib.suppress(Exception):
+            now = status()
+            busy = now.num_running + now.num_waiting + sum(each.num_sequences for each in now.drafters)
+            return busy == 0 and len(now.drafters) == num_drafters and now.verifier.state == "serving"
+        return False
+
+    await until(is_quiet, "the fleet is whole, and nothing is left of any request")
+    # The verifier says what its cache has free after a round: so one more request, which needs little.
+    async with AsyncClient(address) as client:
+        _ = [event async for event in client.generate("the", max_tokens=1, ignore_eos=True, mode="off")]
+    of = status().verifier
+    assert of.num_blocks - of.num_free_blocks <= 2, f"blocks are lost: {of}"

@@ -6,7 +6,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.generation import Prompt, generate
@@ -19,7 +19,17 @@ from tests.recovery.faults import Fault
 from tests.recovery.fleet import HarmedFleet
 from tests.service.router_process import until
 
-__all__ = ["NUM_REQUESTS", "Outcome", "Request", "expected_answers", "requests", "summary", "table", "undergo"]
+__all__ = [
+    "NUM_REQUESTS",
+    "Outcome",
+    "Request",
+    "expected_answers",
+    "requests",
+    "summary",
+    "survive",
+    "table",
+    "undergo",
+]
 
 NUM_REQUESTS = 32
 NUM_TOKENS = 160
@@ -89,23 +99,39 @@ def expected_answers(engine: EngineConfig, wanted: Sequence[Request]) -> list[li
 async def undergo(
     fleet: HarmedFleet, fault: Fault, wanted: Sequence[Request], expected: Sequence[Sequence[int]], name: str
 ) -> Outcome:
-    """All requests at once; when each has begun, the fault; then until all have ended and nothing is left of them."""
+    """What a fault does to a fleet of processes."""
+    outcome = await survive(fleet.address, lambda: fault.harm(fleet), wanted, expected, name)
+    await fleet.until_quiet()
+    return outcome
+
+
+async def survive(
+    address: str,
+    harm: Callable[[], Awaitable[None]],
+    wanted: Sequence[Request],
+    expected: Sequence[Sequence[int]],
+    name: str,
+) -> Outcome:
+    """All requests at once; when each has begun, the harm; then until all have ended."""
     heard = [_Heard() for _ in wanted]
-    async with AsyncClient(fleet.address, resume_for_s=_RESUME_FOR_S) as client:
+    async with AsyncClient(address, resume_for_s=_RESUME_FOR_S) as client:
         clients = [
             asyncio.create_task(_listen(client, request, heard[index], f"{name}-{index}"))
             for index, request in enumerate(wanted)
         ]
         await until(lambda: all(len(each.tokens) >= 3 for each in heard), "all requests have begun")
         began_s = time.monotonic()
-        harming = asyncio.create_task(_harm(fault, fleet))
+        harming = asyncio.ensure_future(harm())
         # Tokens that were on their way are no recovery: what counts is what comes a moment after the harm.
         await asyncio.sleep(0.2)
         before = [len(each.tokens) for each in heard]
-        await until(lambda: all(_went_on(each, count) for each, count in zip(heard, before, strict=True)), "all go on")
+        await until(
+            lambda: all(_went_on(each, count) for each, count in zip(heard, before, strict=True)),
+            "all go on",
+            patience_s=_RESUME_FOR_S,
+        )
         recovery_s = time.monotonic() - began_s
         await asyncio.gather(harming, *clients)
-    await fleet.until_quiet()
     return Outcome(
         num_requests=len(wanted),
         num_lost=sum(bool(each.failure) or len(each.tokens) < NUM_TOKENS for each in heard),
@@ -116,10 +142,6 @@ async def undergo(
         recovery_s=recovery_s,
         failures=tuple(each.failure for each in heard if each.failure),
     )
-
-
-async def _harm(fault: Fault, fleet: HarmedFleet) -> None:
-    await fault.harm(fleet)
 
 
 def _went_on(heard: _Heard, before: int) -> bool:

@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 
 from contracts.clock import VirtualClock
 from contracts.config import StoreConfig
-from contracts.types import RequestId
-from router.journal.journal import Entry, Journal, Lease, LeaseLost, StoreLost
+from contracts.types import RequestId, TenantId
+from router.journal.journal import Entry, Journal, Lease, LeaseLost, MemoryLimits, StoreLost
 from router.journal.memory import MemoryJournal
 from router.journal.redis_journal import RedisJournal
+from router.request_key import RequestKey
 from tests.router.valkey import Valkey, valkey
 
-NAMES = [RequestId(name) for name in ("a", "b", "ä{b}")]
+NAMES = [
+    RequestKey(TenantId(tenant), RequestId(name))
+    for tenant, name in (("", "a"), ("t", "a"), ("t:a", "b"), ("t", "a:b"), ("t%3Aa", "b"), ("{ö}", "ä{b}"))
+]
+MEMORIES = ("kind/one/a", "kind/one/b", "kind/two/a", "kind/two/b")
+LIMITS = MemoryLimits(most=3, most_bytes=30)
 Operation = Callable[[Journal, dict[str, str]], Awaitable[object]]
 
 entries = st.builds(
@@ -53,6 +59,9 @@ def operation() -> st.SearchStrategy[Operation]:
         st.tuples(who, st.sampled_from(["x", "y"]), st.binary(max_size=20)).map(
             lambda told: lambda journal, owners: journal.keep(owners.get(told[0], "nobody"), told[1], told[2])
         ),
+        st.tuples(who, st.sampled_from(MEMORIES), st.binary(max_size=20)).map(
+            lambda told: lambda journal, owners: journal.keep_memory(owners.get(told[0], "nobody"), told[1], told[2])
+        ),
     )
 
 
@@ -76,6 +85,7 @@ async def everything(journal: Journal) -> object:
         [await journal.read(name) for name in NAMES],
         sorted(await journal.unfinished()),
         dict(await journal.kept()),
+        [await journal.memory(name) for name in MEMORIES],
     )
 
 
@@ -85,8 +95,8 @@ def test_memory_and_redis_are_alike(server: Valkey, operations: list[Operation])
     async def run() -> None:
         with server.client() as client:
             client.flushall()
-        in_redis = RedisJournal(StoreConfig(url=server.url))
-        in_memory = MemoryJournal(VirtualClock(), keep_s=600.0)
+        in_redis = RedisJournal(StoreConfig(url=server.url), LIMITS)
+        in_memory = MemoryJournal(VirtualClock(), keep_s=600.0, limits=LIMITS)
         of_redis: dict[str, str] = {}
         of_memory: dict[str, str] = {}
         try:
@@ -101,7 +111,7 @@ def test_memory_and_redis_are_alike(server: Valkey, operations: list[Operation])
     asyncio.run(run())
 
 
-async def begun(journal: Journal, name: RequestId) -> str:
+async def begun(journal: Journal, name: RequestKey) -> str:
     lease = await journal.take(None, "one")
     assert lease is not None
     assert await journal.accept(lease.owner, name, b"first")
@@ -128,9 +138,70 @@ def test_what_has_ended_is_forgotten_and_what_has_not_is_not(server: Valkey, tmp
         await journal.append(owner, [Entry(request=NAMES[0], num_before=1, records=(b"end",), has_ended=True)])
         with server.client() as client:
             key = "{specfleet:forgotten}:request:"
-            assert 4000 < int(client.pttl(key + NAMES[0])) <= 5000
-            assert client.pttl(key + NAMES[1]) == -1
+            assert 4000 < int(client.pttl(key + NAMES[0].text)) <= 5000
+            assert client.pttl(key + NAMES[1].text) == -1
         await journal.close()
+
+    asyncio.run(in_memory())
+    asyncio.run(in_redis())
+
+
+def test_of_what_drafters_learned_the_oldest_goes_where_there_is_too_much(server: Valkey) -> None:
+    async def check(journal: Journal) -> None:
+        owner = await begun(journal, NAMES[0])
+        one, two, three, four = MEMORIES
+        for name, num_bytes, left in (
+            (one, 15, [one]),
+            (two, 15, [one, two]),
+            (three, 1, [two, three]),
+            (two, 2, [two, three]),
+            (one, 3, [one, two, three]),
+            (four, 1, [one, two, four]),
+            (three, 30, [three]),
+        ):
+            await journal.keep_memory(owner, name, bytes(num_bytes))
+            assert [name for name in MEMORIES if await journal.memory(name) is not None] == sorted(
+                left, key=MEMORIES.index
+            )
+
+    async def run() -> None:
+        await check(MemoryJournal(VirtualClock(), keep_s=5.0, limits=LIMITS))
+        in_redis = RedisJournal(StoreConfig(url=server.url, namespace="bounds"), LIMITS)
+        await check(in_redis)
+        await in_redis.close()
+
+    asyncio.run(run())
+
+
+def test_what_drafters_learned_is_kept_for_a_while_only(server: Valkey) -> None:
+    async def in_memory() -> None:
+        clock = VirtualClock()
+        journal = MemoryJournal(clock, keep_s=5.0, limits=MemoryLimits(age_s=10.0))
+        owner = await begun(journal, NAMES[0])
+        await journal.keep_memory(owner, "old", b"x")
+        clock.advance(9.0)
+        await journal.keep_memory(owner, "new", b"y")
+        assert [await journal.memory(name) for name in ("old", "new")] == [b"x", b"y"]
+        clock.advance(2.0)
+        assert [await journal.memory(name) for name in ("old", "new")] == [None, b"y"]
+
+    async def in_redis() -> None:
+        patient, hasty = (
+            RedisJournal(StoreConfig(url=server.url, namespace="aged"), MemoryLimits(age_s=age_s))
+            for age_s in (100.0, 0.2)
+        )
+        owner = await begun(patient, NAMES[0])
+        await patient.keep_memory(owner, "old", b"x")
+        while await hasty.memory("old") is not None:  # noqa: ASYNC110  # a store tells nobody what it has forgotten
+            await asyncio.sleep(0.05)
+        assert await patient.memory("old") == b"x"
+        await hasty.keep_memory(owner, "new", b"y")
+        assert await patient.memory("old") is None, "what is too old goes when something is kept"
+        with server.client() as client:
+            for key in ("{specfleet:aged}:memories", "{specfleet:aged}:memories:ages"):
+                assert 0 <= int(client.pttl(key)) <= 200 or not client.exists(key)
+        for journal in (patient, hasty):
+            await journal.close()
 
     asyncio.run(in_memory())
     asyncio.run(in_redis())

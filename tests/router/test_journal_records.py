@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from contracts.clock import VirtualClock
 from contracts.errors import Internal, InvalidArgument
-from contracts.types import DrafterId, ModelIdentity, SamplingParams, StopParams, TenantId, TokenLogprob
+from contracts.types import DrafterId, ModelIdentity, RequestId, SamplingParams, StopParams, TenantId, TokenLogprob
 from router.answer import Reason
 from router.asked import Asked, Speculation
 from router.journal.encoding import VERSION, decoded, encoded
@@ -19,6 +19,7 @@ from router.journal.leadership import Leadership
 from router.journal.learned import Learned
 from router.journal.memory import MemoryJournal
 from router.journal.records import Accepted, Committed, Ended, Record, recorded
+from router.request_key import RequestKey
 from router.sequence import SequenceFigures
 from specfleet.v1.journal_pb2 import JournalRecord
 from speculation.calibration_state import calibrator_to_state
@@ -31,6 +32,7 @@ tokens = st.integers(0, 2**31 - 1)
 names = st.text(min_size=1, max_size=20)
 drafters = names.map(DrafterId)
 seeds = st.integers(0, 2**64 - 1)
+KEY = RequestKey(TenantId("t"), RequestId("r"))
 MODEL = ModelIdentity(
     name="m", architecture="llama", vocab_size=9, tokenizer_digest="t", weights_digest="w", dtype="f", num_parameters=1
 )
@@ -121,6 +123,8 @@ def accepted(**asked: Any) -> Accepted:
         "sampling": SamplingParams(),
         "stop": StopParams(max_tokens=9),
         "seed": 0,
+        "request_id": KEY.id,
+        "tenant": KEY.tenant,
     }
     return Accepted(asked=Asked(**{**defaults, **asked}), prompt=(1,), model=MODEL, accepted_s=0.0)
 
@@ -145,8 +149,20 @@ def test_what_no_router_of_this_version_wrote_is_refused() -> None:
         decoded(nobody.SerializeToString())
 
 
+tenants_and_ids = st.tuples(st.text(max_size=8), st.text(max_size=8)) | st.tuples(
+    st.text(alphabet=":%3Aa", max_size=5), st.text(alphabet=":%3Aa", max_size=5)
+)
+
+
+@given(tenants_and_ids, tenants_and_ids)
+def test_no_tenant_can_make_anothers_key(one: tuple[str, str], other: tuple[str, str]) -> None:
+    keys = [RequestKey(TenantId(tenant), RequestId(name)) for tenant, name in (one, other)]
+    assert (keys[0].text == keys[1].text) == (one == other)
+    assert [RequestKey.of(key.text) for key in keys] == keys
+
+
 def test_records_are_put_together_in_order_or_not_at_all() -> None:
-    found = recorded("r", [accepted(num_choices=2), committed(0, 1, 2), committed(0, 7, choice=1), committed(2, 3)])
+    found = recorded(KEY, [accepted(num_choices=2), committed(0, 1, 2), committed(0, 7, choice=1), committed(2, 3)])
     assert [choice.tokens for choice in found.choices] == [[1, 2, 3], [7]]
     assert found.num_records == 4
     wrongs: list[list[Record]] = [
@@ -156,10 +172,12 @@ def test_records_are_put_together_in_order_or_not_at_all() -> None:
         [accepted(), committed(0, 1), committed(0, 1)],
         [accepted(), committed(0, 1, choice=1)],
         [accepted(), accepted()],
+        [accepted(tenant=TenantId("other"))],
+        [accepted(request_id="other")],
     ]
     for wrong in wrongs:
-        with pytest.raises(Internal, match="journal of request 'r'"):
-            recorded("r", wrong)
+        with pytest.raises(Internal, match="journal of request t:r"):
+            recorded(KEY, wrong)
 
 
 def test_what_was_learned_outlives_the_router() -> None:

@@ -14,16 +14,17 @@ import pytest
 
 from contracts.config import StoreConfig
 from contracts.errors import ConfigError
-from contracts.types import RequestId
+from contracts.types import RequestId, TenantId
 from router.journal.journal import Entry, Journal, Lease, LeaseLost, StoreLost
 from router.journal.redis_journal import RedisJournal
+from router.request_key import RequestKey
 from specfleet.cli.authority import Authority
 from tests.router.valkey import DEADLINE_S, Valkey, free_port, valkey
 
-NAMES = [RequestId(name) for name in ("a", "b", "{c}")]
+NAMES = [RequestKey(TenantId("{t}"), RequestId(name)) for name in ("a", "b", "{c}")]
 
 
-async def begun(journal: Journal, name: RequestId) -> str:
+async def begun(journal: Journal, name: RequestKey) -> str:
     lease = await journal.take(None, "one")
     assert lease is not None
     assert await journal.accept(lease.owner, name, b"first")
@@ -123,6 +124,8 @@ async def keeps_a_journal(config: StoreConfig) -> None:
         assert sorted(await journal.unfinished()) == sorted(NAMES)
         await journal.keep(owner, "x", b"learned")
         assert await journal.kept() == {"x": b"learned"}
+        await journal.keep_memory(owner, "kind/name/tenant", b"memory")
+        assert await journal.memory("kind/name/tenant") == b"memory"
         assert await journal.renew(owner) == Lease(owner, 1)
         with pytest.raises(LeaseLost):
             await journal.append("2:another", more)

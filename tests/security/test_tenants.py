@@ -14,7 +14,7 @@ import pytest
 from contracts.types import TenantId
 from router.front import FrontLimits
 from specfleet import AsyncClient, Completion
-from specfleet.errors import AlreadyExists, InvalidRequest, NotFound, Overloaded, PermissionDenied, Unauthenticated
+from specfleet.errors import InvalidRequest, NotFound, Overloaded, PermissionDenied, Unauthenticated
 from specfleet.keys import KeyFile, Limits, read_keys, write_keys
 from tests.engine.checkpoints import write_checkpoint
 from tests.security.secure_fleet import DRAFTER, SecureFleet, secure_fleet
@@ -71,10 +71,10 @@ def test_no_tenant_sees_anothers_text_by_caches_drafts_or_ids(play: Callable[...
                 beginning = await ask(guesser, f"{SECRET[:60]} and on", max_tokens=1)
                 assert beginning.usage.num_cached_tokens == 0, "a beginning that is guessed right is no quicker"
 
-            with pytest.raises(AlreadyExists, match="request_id 'mine' is taken"):
-                await ask(spy, request_id="mine")
             with pytest.raises(NotFound, match="there is no request 'mine'"):
                 await spy.cancel("mine")
+            of_spy = await ask(spy, "the cat", request_id="mine", max_tokens=3)
+            assert of_spy.usage.num_completion_tokens == 3, "ids are each tenant's own"
             assert await acme.cancel("mine") is False
             expertise = fleet.router.scheduler.roster.expertise
             assert expertise(TenantId("acme")) is not expertise(TenantId("spy"))

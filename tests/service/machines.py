@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.descendants import kill
+
 __all__ = ["Machine", "Network", "network"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -47,6 +49,10 @@ class Machine:
             if process.returncode is None:
                 process.kill()
             await process.communicate()
+
+    def pids(self) -> list[int]:
+        """Of all that runs here."""
+        return _pids(self.namespace)
 
     def pull_cable(self) -> None:
         """From now on nothing passes, and nobody is told."""
@@ -83,6 +89,7 @@ class Network:
 
     def close(self) -> None:
         for namespace in self._namespaces:
+            kill(_pids(namespace))  # what those who were started here left behind
             subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
 
     def _add_namespace(self, name: str) -> None:
@@ -105,6 +112,11 @@ def network() -> Iterator[Network]:
         yield made
     finally:
         made.close()
+
+
+def _pids(namespace: str) -> list[int]:
+    found = subprocess.run(["ip", "netns", "pids", namespace], check=False, capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
 
 
 def _ip(*arguments: str) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,15 @@ DEADLINE_S = 60.0
 class RouterProcess:
     """`python -m router`, always on the same port."""
 
-    def __init__(self, folder: Path, engine: EngineConfig, store: dict[str, object], **router: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: EngineConfig,
+        store: dict[str, object],
+        keys_file: Path | None = None,
+        drafters: Mapping[str, DrafterConfig] | None = None,
+        **router: object,
+    ) -> None:
         self.port = _free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.log = folder / f"router-{self.port}.log"
@@ -43,9 +51,14 @@ class RouterProcess:
             "engine": engine.model_dump(mode="json", exclude_defaults=True),
             "router": {"grpc_port": self.port, "http_port": 0, **router},
             "store": store,
+            "drafters": {
+                name: config.model_dump(mode="json", exclude_defaults=True) for name, config in (drafters or {}).items()
+            },
+            "security": {} if keys_file is None else {"api_keys": str(keys_file)},
         }
         self.file.write_text(yaml.safe_dump(settings))
         self.env: dict[str, str] = {}
+        self.admin_key = ""
         self._process: Process | None = None
 
     async def start(self) -> None:
@@ -88,11 +101,16 @@ class RouterProcess:
             health: Any = health_pb2_grpc.HealthStub(channel)  # its annotations know no asynchronous channels
             admin = admin_pb2_grpc.AdminStub(channel)
 
+            as_admin = (("authorization", f"Bearer {self.admin_key}"),) if self.admin_key else ()
+
             async def is_ready() -> bool:
                 try:
                     of = health_pb2.HealthCheckRequest(service="specfleet.v1.Inference")
                     status = (await health.Check(of)).status
-                    known = {each.name for each in (await admin.Status(admin_pb2.StatusRequest())).drafters}
+                    known = {
+                        each.name
+                        for each in (await admin.Status(admin_pb2.StatusRequest(), metadata=as_admin)).drafters
+                    }
                 except grpc.aio.AioRpcError:
                     return False
                 return bool(status == health_pb2.HealthCheckResponse.SERVING) and known >= set(drafters)
@@ -108,9 +126,14 @@ class RouterProcess:
 
 @contextlib.asynccontextmanager
 async def router_process(
-    folder: Path, engine: EngineConfig, store: dict[str, object], **router: object
+    folder: Path,
+    engine: EngineConfig,
+    store: dict[str, object],
+    keys_file: Path | None = None,
+    drafters: Mapping[str, DrafterConfig] | None = None,
+    **router: object,
 ) -> AsyncIterator[RouterProcess]:
-    process = RouterProcess(folder, engine, store, **router)
+    process = RouterProcess(folder, engine, store, keys_file, drafters, **router)
     await process.start()
     try:
         yield process
@@ -138,13 +161,29 @@ async def workers(address: str, engine: EngineConfig, drafters: dict[str, Drafte
 @contextlib.asynccontextmanager
 async def verifier_process(router: RouterProcess) -> AsyncIterator[Process]:
     """A verifier that can be stopped."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "workers.verifier", "--config", str(router.file), "--router", router.address),
-        cwd=CHECKOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    async with _worker_process(router, "workers.verifier") as process:
+        yield process
+
+
+@contextlib.asynccontextmanager
+async def drafter_process(router: RouterProcess, name: str, log: Path) -> AsyncIterator[Process]:
+    """One of the router's drafters, that can be killed."""
+    async with _worker_process(router, "workers.drafter", "--name", name, log=log) as process:
+        yield process
+
+
+@contextlib.asynccontextmanager
+async def _worker_process(
+    router: RouterProcess, module: str, *options: str, log: Path = Path(os.devnull)
+) -> AsyncIterator[Process]:
+    with log.open("ab") as said:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, *options, "--config", str(router.file), "--router", router.address),
+            cwd=CHECKOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=said,
+            stderr=said,
+        )
     try:
         yield process
     finally:
@@ -153,14 +192,14 @@ async def verifier_process(router: RouterProcess) -> AsyncIterator[Process]:
         await process.wait()
 
 
-async def until(is_so: Callable[[], object], what: str = "it came to be") -> None:
+async def until(is_so: Callable[[], object], what: str = "it came to be", *, patience_s: float = DEADLINE_S) -> None:
     """Returns when it is so; it is a failure when it takes too long."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(patience_s):
             while not is_so():  # noqa: ASYNC110  # nor does a test's own state
                 await asyncio.sleep(0.01)
             return
-    raise AssertionError(f"expected within {DEADLINE_S} s: {what}")
+    raise AssertionError(f"expected within {patience_s} s: {what}")
 
 
 def _free_port() -> int:

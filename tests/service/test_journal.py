@@ -19,6 +19,8 @@ from contracts.types import RequestId
 from router.journal.encoding import decoded
 from router.journal.records import Recorded, recorded
 from router.journal.redis_journal import RedisJournal
+from router.request_key import RequestKey
+from router.security.caller import NOBODY
 from specfleet.async_client import AsyncClient
 from specfleet.errors import DeadlineExceeded, Unavailable
 from specfleet.v1 import inference_pb2 as pb
@@ -92,7 +94,8 @@ async def all_heard(client: AsyncClient, prefix: str) -> list[Heard]:
 async def found_in(config: StoreConfig, name: str) -> Recorded:
     journal = RedisJournal(config)
     try:
-        return recorded(name, map(decoded, await journal.read(RequestId(name))))
+        key = RequestKey(NOBODY, RequestId(name))
+        return recorded(key, map(decoded, await journal.read(key)))
     finally:
         await journal.close()
 
@@ -283,3 +286,35 @@ async def until_it_stands_still(heard: list[int]) -> None:
         await asyncio.sleep(0.3)
         if len(heard) == num_heard:
             return
+
+
+def test_a_request_goes_on_with_the_model_that_it_began_with_or_not_at_all(
+    folder: Path, store: Valkey, tmp_path: Path
+) -> None:
+    """Its router ends in the middle of it, well this time, and the next one has another target, or the same."""
+    other = write_checkpoint(tmp_path / "other", "llama", max_position_embeddings=2048, seed=1)
+
+    async def begin(name: str) -> list[int]:
+        async with running_fleet(engine_of(folder), {}, store=StoreConfig(url=store.url)) as fleet:
+            heard: list[int] = []
+            listening = asyncio.create_task(hear(fleet.stub.Generate(asked(name)), heard))
+            await until(lambda: len(heard) >= 5)
+        await asyncio.gather(listening, return_exceptions=True)  # its channel was closed with the fleet
+        return heard
+
+    async def resume(target: Path, name: str, next_index: int) -> list[pb.GenerateResponse]:
+        async with running_fleet(engine_of(target), {}, store=StoreConfig(url=store.url)) as fleet:
+            call = fleet.stub.Resume(pb.ResumeRequest(request_id=name, next_index=[next_index]))
+            return [response async for response in call]
+
+    async def run() -> None:
+        heard = await begin("one")
+        (end,) = await resume(other, "one", len(heard))
+        assert end.finished.reason == pb.FINISH_REASON_ERROR
+        assert "a text must not change its model" in end.finished.error
+        heard = await begin("two")
+        said = await resume(folder, "two", len(heard))
+        heard += [token.token_id for response in said for token in response.tokens.tokens]
+        assert said[-1].finished.usage.num_completion_tokens == len(heard) == NUM_TOKENS
+
+    asyncio.run(run())

@@ -32,7 +32,13 @@ class ModelFace:
 
 
 def hello_of(
-    name: str, config: DrafterConfig, drafter: Drafter, speed: Speed, model: ModelFace | None = None
+    name: str,
+    config: DrafterConfig,
+    drafter: Drafter,
+    speed: Speed,
+    model: ModelFace | None = None,
+    *,
+    remembers: bool = False,
 ) -> fleet_pb2.FromWorker:
     """The first message on every stream. Without a model there is no end to the text that a drafter can follow."""
     hello = fleet_pb2.DrafterHello(
@@ -46,5 +52,6 @@ def hello_of(
         prefill_s_per_token=speed.prefill_s_per_token,
         max_context=model.max_context if model is not None else MAX_NEW_TOKENS,
         device=model.device if model is not None else "cpu",
+        remembers=remembers,
     )
     return fleet_pb2.FromWorker(drafter_hello=hello)

@@ -14,8 +14,10 @@ from contracts.config import DrafterConfig
 from contracts.types import DrafterId, SequenceId, TenantId
 from workers.drafter_node.answers import AtOnce
 from workers.drafter_node.hello import Speed, hello_of
+from workers.drafter_node.memories import Memories
 from workers.drafter_node.node import DrafterNode
 from workers.drafters.drafter import Ask, Drafter, Noise, Opening
+from workers.drafters.memory import MemoryDrafter
 from workers.drafters.registry import Setup, make_drafter
 from workers.drafters.stand import Stand
 
@@ -58,9 +60,13 @@ def speed_of(drafter: Drafter, clock: Clock) -> Speed:
 def _without_model(name: str, config: DrafterConfig) -> DrafterNode:
     setup = Setup(drafter=DrafterId(name), vocab_size=_MAX_VOCAB, noise=_noise_for(config.kind))
     drafter = make_drafter(config.kind, setup)
-    speed = speed_of(make_drafter(config.kind, setup), SystemClock())
-    hello = hello_of(name, config, drafter, speed)
-    return DrafterNode(drafter, name=name, hello=hello, begin=lambda: AtOnce(drafter), steps=[])
+    clock = SystemClock()
+    speed = speed_of(make_drafter(config.kind, setup), clock)
+    memories = Memories(drafter, clock) if isinstance(drafter, MemoryDrafter) else None
+    hello = hello_of(name, config, drafter, speed, remembers=memories is not None)
+    return DrafterNode(
+        drafter, name=name, hello=hello, begin=lambda: AtOnce(drafter), steps=[], memories=memories, clock=clock
+    )
 
 
 def _noise_for(kind: str) -> Noise | None:

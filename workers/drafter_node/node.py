@@ -18,6 +18,7 @@ from contracts.types import SequenceId, StepReport
 from specfleet.v1 import fleet_pb2
 from workers.drafter_node.answers import Answers
 from workers.drafter_node.followed import Followed, draft_to_wire
+from workers.drafter_node.memories import Memories
 from workers.drafters.drafter import Commit, Drafter
 from workers.inbox import Inbox
 from workers.link import Arrival, Stream
@@ -44,13 +45,14 @@ class DrafterNode:
         begin: Callable[[], Answers],
         steps: list[StepReport],
         agreement: Callable[[SequenceId], Sequence[bool]] | None = None,
+        memories: Memories | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.name, self.hello = name, hello
         self.num_stale = 0
         """Messages about an epoch or a position that is not the one here."""
         self._drafter, self._begin, self._steps, self._clock = drafter, begin, steps, clock or SystemClock()
-        self._agreement = agreement
+        self._agreement, self._memories = agreement, memories
         self._followed: dict[int, Followed] = {}
         self._answers = begin()
         self._by_answer: dict[int, Followed] = {}
@@ -63,21 +65,23 @@ class DrafterNode:
     def run(self, inbox: Inbox[Arrival]) -> None:
         """Works until the inbox is closed, or the router says that this is all."""
         stream: Stream | None = None
-        while (arrivals := inbox.take(wait=not self.has_work)) is not None:
+        while (arrivals := inbox.take(wait=not self.has_work, most_s=self._wait_s)) is not None:
             for arrival in arrivals:
                 if arrival.message is None:
                     self.reset()
                 elif arrival.message.HasField("drain"):
                     return
-                elif arrival.message.HasField("drafter_work"):
-                    stream = arrival.stream
-                    self.take(arrival.message.drafter_work)
                 else:
-                    logger.warning("dropped a message that is none for a drafter: %.200s", arrival.message)
-            if stream is not None and self.has_work:
+                    stream = arrival.stream
+                    self._hear(arrival.message)
+            if stream is None:
+                continue
+            if self.has_work:
                 drafts = self.draft()
                 if drafts.drafts or drafts.evidence:
                     stream.send(fleet_pb2.FromWorker(drafts=drafts))
+            elif self._memories is not None and (part := self._memories.step()) is not None:
+                stream.send(fleet_pb2.FromWorker(memory=part))
 
     @property
     def has_work(self) -> bool:
@@ -93,11 +97,30 @@ class DrafterNode:
         self._steps.clear()
         self._by_answer.clear()
         self._answers = self._begin()
+        if self._memories is not None:
+            self._memories.reset()
 
     # What arrives
 
+    def _hear(self, message: fleet_pb2.ToWorker) -> None:
+        if message.HasField("drafter_work"):
+            self.take(message.drafter_work)
+        elif message.HasField("memory_wanted") and self._memories is not None:
+            self._memories.want(message.memory_wanted)
+        elif message.HasField("memory") and self._memories is not None:
+            self._memories.take(message.memory)
+        else:
+            logger.warning("dropped a message that is none for this drafter: %.200s", message)
+
+    @property
+    def _wait_s(self) -> float | None:
+        """How long to wait for messages at most."""
+        return self._memories.wait_s if self._memories is not None else None
+
     def take(self, work: fleet_pb2.DrafterWork) -> None:
         """One message: what it closes, what it opens, what was decided, and what is wanted."""
+        if self._memories is not None:
+            self._memories.drafted()
         for number in work.close:
             self._close(number)
         for opening in work.open:

@@ -118,6 +118,10 @@ class RememberingDrafter(Drafter, Protocol):
     def restore(self, tenant: TenantId, snapshot: object) -> None:
         """Replace what was learned from a tenant."""
 
+    def prepared(self, tenant: TenantId, snapshot: object) -> Callable[[], None]:
+        """Read a snapshot, in any thread, for it touches nothing; the answer, called in the drafter's own thread, makes
+        it the tenant's memory, with what was learned meanwhile added."""
+
     def merge(self, tenant: TenantId, snapshot: object) -> None:
         """Add what another drafter of this kind learned from the tenant."""
 

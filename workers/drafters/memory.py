@@ -12,7 +12,7 @@ max_bytes / max_tenant_bytes tenants room.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from contracts.errors import InvalidArgument, shown
@@ -103,6 +103,17 @@ class MemoryDrafter(TextDrafter, Generic[OfKind]):
         memory = self._new_memory()
         memory.merge(self._checked(snapshot))
         self._keep(tenant, memory)
+
+    def prepared(self, tenant: TenantId, snapshot: object) -> Callable[[], None]:
+        memory = self._new_memory()
+        memory.merge(self._checked(snapshot))
+
+        def adopt() -> None:
+            if (newer := self._memories.get(tenant)) is not None:
+                memory.merge(newer.to_data())
+            self._keep(tenant, memory)
+
+        return adopt
 
     def merge(self, tenant: TenantId, snapshot: object) -> None:
         data = self._checked(snapshot)

@@ -232,7 +232,7 @@ def test_whoever_only_follows_says_how_often_it_agrees() -> None:
     truth.open(sequence_id(1), text, NOISY)
     num_tokens = num_agreed = num_expected = num_decided = 0
     for _ in range(12):
-        tokens = []
+        tokens: list[int] = []
         for _ in range(rng.randint(1, 4)):
             # What it would say here, and the target says so half of the time.
             (tree,) = truth.drafter.propose([Ask(sequence=sequence_id(1), num_nodes=1)])

@@ -359,7 +359,7 @@ def test_it_goes_on_by_itself_and_says_with_what(folder: Path) -> None:
             number: int, position: int, nodes: Sequence[fleet_pb2.DraftNode], **limits: float
         ) -> fleet_pb2.Sequel:
             about = fleet_pb2.Sequel.Item(sequence=1, position=position, nodes=nodes, max_nodes=5, num_left=20)
-            return fleet_pb2.Sequel(round=number, after=number - 1, items=[about], max_rows=9, **limits)  # type: ignore[arg-type]
+            return fleet_pb2.Sequel(round=number, after=number - 1, items=[about], max_rows=9, **limits)
 
         async def run() -> None:
             async with joined(node_of(loaded)) as peer:

@@ -1,0 +1,185 @@
+{{- define "specfleet.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "specfleet.containerSecurity" -}}
+runAsNonRoot: true
+readOnlyRootFilesystem: true
+allowPrivilegeEscalation: false
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* What the processes of the fleet write: nothing that has to last. */}}
+{{- define "specfleet.environment" -}}
+- {name: HOME, value: /tmp}
+- {name: SPECFLEET_CACHE_DIR, value: /tmp/specfleet}
+{{- end -}}
+
+{{- define "specfleet.modelEnvironment" -}}
+- {name: HF_HOME, value: /models/hub}
+{{- if include "specfleet.hasVolume" . }}
+- {name: HF_HUB_OFFLINE, value: "1"}
+{{- else }}
+{{- include "specfleet.hubEnvironment" . }}
+{{- end }}
+{{- end -}}
+
+{{- define "specfleet.hubEnvironment" -}}
+{{- with .Values.models.endpoint }}
+- {name: HF_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- with .Values.models.tokenSecret }}
+{{- if .name }}
+- {name: HF_TOKEN_PATH, value: /etc/specfleet/hub/token}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Of a pod: (dict "root" $ "part" "drafter" "drafter" name). It is made anew when what it reads of the file changes. */}}
+{{- define "specfleet.metadata" -}}
+{{- $v := .root.Values -}}
+{{- $reads := include "specfleet.file" .root -}}
+{{- if eq .part "verifier" }}{{ $reads = toJson (list $v.engine $v.verifier.prune $v.security) }}{{ end -}}
+{{- if eq .part "drafter" }}{{ $reads = toJson (list (pick (get $v.drafters .drafter) "kind" "engine" "capacity") $v.security) }}{{ end -}}
+{{- if eq .part "ray-head" }}{{ $reads = "nothing" }}{{ end }}
+labels:
+  {{- include "specfleet.selector" .root | nindent 2 }}
+  app.kubernetes.io/component: {{ .part }}
+  {{- with .drafter }}
+  specfleet/drafter: {{ . | quote }}
+  {{- end }}
+annotations:
+  checksum/fleet: {{ $reads | sha256sum }}
+{{- end -}}
+
+{{/* What every pod of a worker has besides its containers: (dict "root" $ "of" values "selector" labels) */}}
+{{- define "specfleet.placing" -}}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  {{- include "specfleet.podSecurity" .root | nindent 2 }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "specfleet.selector" .root | nindent 8 }}
+        app.kubernetes.io/component: {{ .part }}
+{{- with .of.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "specfleet.workerVolumes" -}}
+- name: fleet
+  configMap: {name: {{ include "specfleet.fullname" .root }}-fleet}
+- name: tmp
+  emptyDir: {}
+- name: shm
+  emptyDir: {medium: Memory, sizeLimit: {{ default "1Gi" .of.sharedMemory }}}
+{{- if include "specfleet.tls" .root }}
+- name: tls
+  secret: {secretName: {{ include "specfleet.certificate" (dict "root" .root "role" .role) }}, defaultMode: 0440}
+{{- end }}
+{{ include "specfleet.modelVolume" .root }}
+{{- end -}}
+
+{{- define "specfleet.modelVolume" -}}
+- name: models
+  {{- if .Values.models.image }}
+  image: {reference: {{ .Values.models.image | quote }}, pullPolicy: {{ .Values.image.pullPolicy }}}
+  {{- else if include "specfleet.claim" . }}
+  persistentVolumeClaim: {claimName: {{ include "specfleet.claim" . }}}
+  {{- else }}
+  emptyDir: {sizeLimit: {{ .Values.models.cacheSize }}}
+  {{- end }}
+{{- with .Values.models.tokenSecret }}
+{{- if .name }}
+- name: hub
+  secret: {secretName: {{ .name }}, defaultMode: 0440, items: [{key: {{ .key }}, path: token}]}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The container of a verifier or drafter: (dict "root" $ "role" "drafter" "name" "general-$(POD_INDEX)" "of" values) */}}
+{{- define "specfleet.workerContainer" -}}
+{{- $gpus := int (default 0 .of.gpus) -}}
+name: {{ .role }}
+image: {{ include "specfleet.image" (dict "root" .root "cuda" (gt $gpus 0)) }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+command: [python, -m, {{ ternary "workers.verifier" "workers.drafter" (eq .role "verifier") }}]
+args:
+  - --config=/etc/specfleet/fleet/fleet.yaml
+  - --router={{ include "specfleet.routerAddress" .root }}
+  - --name={{ .name }}
+env:
+  {{- if contains "$(POD_INDEX)" .name }}
+  - name: POD_INDEX
+    valueFrom: {fieldRef: {fieldPath: "metadata.labels['apps.kubernetes.io/pod-index']"}}
+  {{- end }}
+  {{- include "specfleet.environment" .root | nindent 2 }}
+  {{- include "specfleet.modelEnvironment" .root | nindent 2 }}
+{{- $resources := default (dict) .of.resources }}
+{{- $requests := merge (deepCopy (default (dict) $resources.requests)) (dict "cpu" "1" "memory" "2Gi") }}
+{{- $limits := merge (deepCopy (default (dict) $resources.limits)) (dict "memory" $requests.memory) }}
+{{- if gt $gpus 0 }}{{ $_ := set $limits (default "nvidia.com/gpu" .of.gpuResource) $gpus }}{{ end }}
+resources:
+  requests: {{ toJson $requests }}
+  limits: {{ toJson $limits }}
+securityContext:
+  {{- include "specfleet.containerSecurity" .root | nindent 2 }}
+volumeMounts:
+  - {name: fleet, mountPath: /etc/specfleet/fleet, readOnly: true}
+  - {name: tmp, mountPath: /tmp, subPath: worker}
+  - {name: shm, mountPath: /dev/shm}
+  {{- if include "specfleet.tls" .root }}
+  - {name: tls, mountPath: /etc/specfleet/tls/{{ .role }}, readOnly: true}
+  {{- end }}
+  - {name: models, mountPath: /models{{ if include "specfleet.hasVolume" .root }}, readOnly: true{{ end }}}
+  {{- if .root.Values.models.tokenSecret.name }}
+  - {name: hub, mountPath: /etc/specfleet/hub, readOnly: true}
+  {{- end }}
+{{- end -}}
+
+{{/* Ray's own container: (dict "root" $ "name" "ray-worker" "cuda" bool "resources" values "ports" list) */}}
+{{- define "specfleet.rayContainer" -}}
+name: {{ .name }}
+image: {{ include "specfleet.image" (dict "root" .root "cuda" .cuda) }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+env:
+  {{- include "specfleet.environment" .root | nindent 2 }}
+  - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+  {{- if .root.Values.security.insecure }}
+  - {name: RAY_AUTH_MODE, value: disabled}
+  {{- end }}
+ports:
+  - {name: metrics, containerPort: 8080}
+  {{- if eq .name "ray-head" }}
+  - {name: gcs, containerPort: 6379}
+  - {name: dashboard, containerPort: 8265}
+  - {name: as-metrics, containerPort: 44217}
+  - {name: dash-metrics, containerPort: 44227}
+  {{- end }}
+resources:
+  {{- toYaml .resources | nindent 2 }}
+securityContext:
+  {{- include "specfleet.containerSecurity" .root | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp, subPath: ray}
+  - {name: shm, mountPath: /dev/shm}
+{{- end -}}

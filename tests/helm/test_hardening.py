@@ -1,0 +1,143 @@
+"""Every pod of every example is closed: no root, nothing to write on, no privilege, bounds on what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helm.chart import EXAMPLES, LEAST, Manifest, Rendered, Renderer
+
+DRAFTERS = {
+    "a": {"kind": "recycling", "replicas": 2},
+    "b": {"kind": "model", "engine": {"model": "m"}, "gpus": 1},
+    "c": {"kind": "stand", "autoscaling": {"min": 1, "max": 2}},
+}
+EVERYTHING: dict[str, Any] = {
+    **LEAST,
+    "drafters": DRAFTERS,
+    "models": {"claim": {"create": True}, "download": ["owner/name"], "tokenSecret": {"name": "hub"}},
+    "monitoring": {"prometheusUrl": "http://prometheus:9090"},
+}
+
+
+@pytest.fixture(params=[*EXAMPLES, True, False], ids=[*(file.stem for file in EXAMPLES), "on-ray", "without-ray"])
+def rendered(render: Renderer, request: pytest.FixtureRequest) -> Rendered:
+    if isinstance(request.param, Path):
+        return render(files=[request.param])
+    return render({**EVERYTHING, "ray": {"enabled": request.param}})
+
+
+def test_pods_are_closed(rendered: Rendered) -> None:
+    faults = [fault for owner, pod in rendered.pods() for fault in pod_faults(owner, pod["spec"])]
+    faults += [fault for owner, of, pod in rendered.containers() for fault in container_faults(owner, of, pod)]
+    assert not faults, "\n".join(faults)
+    assert len(list(rendered.containers())) > 3
+
+
+def pod_faults(owner: str, spec: Manifest) -> Iterator[str]:
+    security = spec["securityContext"]
+    if not (security["runAsNonRoot"] and security["runAsUser"] > 0 and security["fsGroup"] > 0):
+        yield f"{owner} may be root"
+    if security["seccompProfile"] != {"type": "RuntimeDefault"}:
+        yield f"{owner} may make any system call"
+    if spec["automountServiceAccountToken"] is not False:
+        yield f"{owner} can talk to Kubernetes"
+    if any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")):
+        yield f"{owner} shares the node's namespaces"
+    if not spec["topologySpreadConstraints"]:
+        yield f"{owner} is not spread"
+    for volume in spec["volumes"]:
+        if "hostPath" in volume:
+            yield f"{owner} mounts {volume['name']} of the node"
+        if "secret" in volume and volume["secret"]["defaultMode"] != 0o440:
+            yield f"{owner} lets everyone read {volume['name']}"
+
+
+def container_faults(owner: str, container: Manifest, spec: Manifest) -> Iterator[str]:
+    security = container["securityContext"]
+    wanted = {"runAsNonRoot": True, "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False}
+    for key, value in wanted.items():
+        if security.get(key) is not value:
+            yield f"{owner}: {key} is {security.get(key)}"
+    if security["capabilities"] != {"drop": ["ALL"]}:
+        yield f"{owner} has capabilities"
+    resources = container["resources"]
+    if not {"cpu", "memory"} <= resources["requests"].keys() or "memory" not in resources["limits"]:
+        yield f"{owner} takes what it likes: {resources}"
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    if missing := mounts.keys() - {volume["name"] for volume in spec["volumes"]} - {"data"}:
+        yield f"{owner} mounts {', '.join(missing)}, which is no volume"
+    for name, mount in mounts.items():
+        if name in ("tls", "keys", "store", "store-ca", "fleet", "hub", "password") and not mount.get("readOnly"):
+            yield f"{owner} may write {name}"
+    for variable in container.get("env", []):
+        if "value" in variable and "TOKEN" in variable["name"] and not variable["name"].endswith("_PATH"):
+            yield f"{owner} has {variable['name']} in its environment"
+
+
+def test_each_process_has_the_certificates_of_its_own_role(rendered: Rendered) -> None:
+    shown = {}
+    for owner, container, spec in rendered.containers():
+        for mount in container["volumeMounts"]:
+            if mount["name"] == "tls":
+                secret = next(volume["secret"]["secretName"] for volume in spec["volumes"] if volume["name"] == "tls")
+                shown[owner] = (container["name"], mount["mountPath"], secret)
+    assert {name for name, _, _ in shown.values()} == {"router", "verifier", "drafter"}
+    for name, path, secret in shown.values():
+        assert path == f"/etc/specfleet/tls/{name}"
+        assert secret.endswith(f"-{name}")
+
+
+def test_network_is_closed(rendered: Rendered) -> None:
+    policies = {
+        each["metadata"]["name"].removeprefix("fleet-specfleet-"): each["spec"]
+        for each in rendered.all("NetworkPolicy")
+    }
+    closed = policies["closed"]
+    assert closed["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in closed
+    assert [port["port"] for rule in closed["egress"] for port in rule["ports"]] == [53, 53]
+    for owner, pod in rendered.pods():
+        assert closed["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items(), owner
+    for name, policy in policies.items():
+        for rule in policy.get("ingress", []):
+            assert rule.get("from"), f"{name} lets everyone in"
+
+
+def test_certificates_say_one_role_each(rendered: Rendered) -> None:
+    certificates = {each["metadata"]["name"].rpartition("-")[2]: each["spec"] for each in rendered.all("Certificate")}
+    certificates.pop("ca", None)
+    assert certificates.keys() == {"router", "verifier", "drafter", "client", "admin"}
+    for role, of in certificates.items():
+        assert of["uris"] == [f"spiffe://specfleet/{role}"]
+        assert of["usages"] == ["digital signature", "server auth" if role == "router" else "client auth"]
+        assert ("dnsNames" in of) is (role == "router")
+    dialled = {
+        word.removeprefix("--router=").partition(":")[0]
+        for _, of, _ in rendered.containers()
+        for word in of.get("args", [])
+        if word.startswith("--router=")
+    }
+    assert dialled <= set(certificates["router"]["dnsNames"])
+
+
+def test_probes_fit_the_face_that_is_probed(render: Renderer) -> None:
+    closed = render(LEAST).of("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):  # a kubelet's gRPC probe shows no certificate
+        assert closed[probe]["httpGet"]["scheme"] == "HTTPS"
+    opened = render({**LEAST, "security": {"insecure": True}}).of("Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ][0]
+    assert opened["readinessProbe"]["grpc"] == {"port": 50051, "service": "specfleet.v1.Inference"}
+    assert opened["livenessProbe"]["grpc"] == {"port": 50051}
+
+
+def test_the_grace_of_a_router_covers_its_handover(render: Renderer) -> None:
+    pod = render({**LEAST, "router": {"handoverSeconds": 30, "graceSeconds": 20}}).of("Deployment")["spec"]["template"][
+        "spec"
+    ]
+    assert pod["terminationGracePeriodSeconds"] == 50
+    assert pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] == 30
