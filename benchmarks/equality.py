@@ -12,7 +12,6 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.generation import Prompt, read_prompts
@@ -80,7 +79,7 @@ async def _compare(options: argparse.Namespace, prompts: list[Prompt]) -> int:
             truth: Answers | None = None
             for together in options.together:
                 for mode in options.mode:
-                    fleet.router.front.limits = replace(limits, mode=mode)
+                    fleet.use(mode)
                     answers = await _answers(fleet, prompts, options.max_tokens, temperature, together)
                     truth = truth or answers
                     wrong = sum(answer != right for answer, right in zip(answers, truth, strict=True))

@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.generation import Prompt, read_prompts
@@ -101,7 +101,7 @@ async def _measure(options: argparse.Namespace, prompts: list[Prompt]) -> list[T
         for together in options.together:
             for number in range(options.rounds + 1):
                 for mode in options.mode:
-                    fleet.router.front.limits = replace(limits, mode=mode)
+                    fleet.use(mode)
                     turn = await _turn(fleet, prompts, options, mode, together)
                     if number:  # the first is for warming up, and for the router to learn
                         turns.append(turn)

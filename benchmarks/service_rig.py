@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,11 @@ class MeasuredFleet:
     router: Router
     workers: WorkerProcesses
     stub: inference_pb2_grpc.InferenceStub
+
+    def use(self, mode: str) -> None:
+        """For requests from now on: also modes that lack a part, which no client can ask for."""
+        admission = self.router.front.admission
+        admission.limits = replace(admission.limits, mode=mode)
 
 
 @contextlib.asynccontextmanager
