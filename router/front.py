@@ -44,7 +44,7 @@ class Front:
         recorder: Recorder,
         quotas: Quotas | None = None,
     ) -> None:
-        self.scheduler, self.loop, self.clock, self.limits = scheduler, loop, clock, limits
+        self.scheduler, self.loop, self.clock = scheduler, loop, clock
         self.recorder, self.leadership = recorder, recorder.leadership
         self.quotas = quotas or Quotas(clock)
         self.admission = Admission(scheduler, limits, self.quotas)
@@ -180,7 +180,7 @@ class Front:
         for choice in request.choices:
             self._watch(request, choice)
         if request.has_ended:
-            asyncio.get_running_loop().call_later(self.limits.keep_s, self._forget, request)
+            asyncio.get_running_loop().call_later(self.admission.limits.keep_s, self._forget, request)
             return
         self.quotas.begin(request.tenant, request.id, request.num_prompt_tokens)
         for choice in request.choices:
@@ -210,7 +210,7 @@ class Front:
             self.quotas.end(request.tenant, request.id, num_tokens)
             if request.deadline is not None:
                 request.deadline.cancel()
-            asyncio.get_running_loop().call_later(self.limits.keep_s, self._forget, request)
+            asyncio.get_running_loop().call_later(self.admission.limits.keep_s, self._forget, request)
 
     def _forget(self, request: Request) -> None:
         self._requests.pop(request.key, None)
@@ -226,4 +226,4 @@ class Front:
         if not request.has_ended and all(choice.answer.num_readers == 0 for choice in request.choices):
             self._keep(request)
             running = asyncio.get_running_loop()
-            request.abandoned = running.call_later(self.limits.grace_s, self.cancel, request)
+            request.abandoned = running.call_later(self.admission.limits.grace_s, self.cancel, request)

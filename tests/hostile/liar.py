@@ -30,7 +30,7 @@ class Heard:
 
 
 class Liar:
-    """`says` makes its next message of what it has heard; None is nothing for now."""
+    """`says` makes its next message of what it has heard; with None it says nothing for now."""
 
     def __init__(
         self,
