@@ -12,6 +12,7 @@ from contracts.types import DrafterId
 from router.fleet_service import FleetService
 from router.front import Front
 from router.grpc_errors import answers, streams
+from router.metrics.exposition import metrics_text
 from router.orders import DrafterOffer
 from router.scheduler import Scheduler
 from router.timeline import Timeline
@@ -71,6 +72,10 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             return pb.DrainResponse(workers=sorted(self._fleet.streams))
         return pb.DrainResponse(workers=self._fleet.drain(request.worker))
 
+    @answers
+    async def Metrics(self, request: pb.MetricsRequest, context: Any) -> pb.MetricsResponse:
+        return pb.MetricsResponse(text=metrics_text(self._front))
+
     @streams
     async def Timeline(self, request: pb.TimelineRequest, context: Any) -> AsyncIterator[pb.TimelineResponse]:
         async for spans in self._timeline.watch():
@@ -123,7 +128,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             state="drafting" if pool.num_following(drafter) else "idle",
             device=offer.device,
             num_sequences=pool.num_following(drafter),
-            num_draft_tokens=figures.num_draft_tokens,
+            num_draft_tokens=figures.num_checked_tokens,
             num_accepted_tokens=figures.num_accepted_tokens,
             step_s=roster.step_s(drafter),
             idle_share=max(1.0 - figures.busy_s / uptime_s, 0.0),

@@ -10,7 +10,10 @@ from contracts.types import TenantId
 from router.security.caller import NOBODY
 from specfleet.v1 import inference_pb2, types_pb2
 
-__all__ = ["Asked", "Speculation", "sampling_of", "stop_of"]
+__all__ = ["TRACE", "Asked", "Speculation", "sampling_of", "stop_of"]
+
+TRACE = "traceparent"
+"""The header, of gRPC and HTTP alike, with which a client says to which trace its request belongs."""
 
 _DEFAULT_MAX_TOKENS = 256
 
@@ -27,7 +30,8 @@ class Speculation:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """One request. The prompt is a text, token ids, or chat messages. `seed` None: one is drawn. `fills_context`: the
-    answer may be as long as the context has room, if that is less than `stop.max_tokens`."""
+    answer may be as long as the context has room, if that is less than `stop.max_tokens`. `trace`: the client's place
+    in a trace, as W3C's traceparent."""
 
     prompt: str | Sequence[int] | Sequence[Mapping[str, str]]
     sampling: SamplingParams
@@ -42,6 +46,7 @@ class Asked:
     tenant: TenantId = NOBODY
     json_schema: str = ""
     fills_context: bool = False
+    trace: str = ""
 
 
 def sampling_of(message: types_pb2.Sampling) -> SamplingParams:

@@ -5,13 +5,16 @@ Orders are gathered while an event is handled and leave in one message for each 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from contracts.clock import Clock
+from contracts.config.names import entry_of
 from contracts.errors import InvalidArgument
-from contracts.types import DrafterId, SequenceId, Verdict
+from contracts.types import DrafterId, DraftNode, SequenceId, Verdict
 from router.fused_steps import NUM_CANDIDATES, FusedSteps
+from router.metrics.histogram import MOMENT_S, Histogram
 from router.orders import (
     LINK_S,
     DrafterLink,
@@ -46,6 +49,15 @@ class DrafterFigures:
     num_draft_tokens: int = 0
     num_checked_tokens: int = 0
     num_accepted_tokens: int = 0
+    """Both of all that it said, though others may have said the same."""
+    num_credited_drafts: int = 0
+    num_credited_tokens: int = 0
+    credited_by_position: Counter[int] = field(default_factory=Counter)
+    """Frontiers whose first node, nodes checked and nodes accepted that bear its name: each bears one drafter's."""
+    first_node_s: Histogram = field(default_factory=lambda: Histogram(MOMENT_S))
+    """From each verdict to its first node that was of use."""
+    num_late: int = 0
+    """Verdicts after which it had said nothing of use when the next one came."""
     num_steps: int = 0
     busy_s: float = 0.0
 
@@ -60,6 +72,8 @@ class _Connected:
     unjudged: dict[SequenceId, int] = field(default_factory=dict)
     """How many decided tokens it was told of each sequence, and has not judged: there is evidence of no more."""
     figures: DrafterFigures = field(default_factory=DrafterFigures)
+    is_silent: bool = False
+    """A round went without what it should have said, and it has said nothing since: nobody waits for it."""
 
     def judges(self, sequence: SequenceId, num_tokens: int) -> None:
         """It says how often it would have been right; refused where it cannot know that."""
@@ -73,7 +87,8 @@ class _Connected:
 
 
 class DrafterPool:
-    """See the module. `order` ranks names for modes that take the first drafter; unlisted ones come last, by name."""
+    """See the module. `order` ranks names for modes that take the first drafter; NAME-NUMBER
+    ranks as NAME, and unlisted ones come last, by name."""
 
     def __init__(
         self, roster: Roster, clock: Clock, *, order: Sequence[DrafterId] = (), fusion: FusionKind | None = None
@@ -133,9 +148,9 @@ class DrafterPool:
 
     # Sequences
 
-    def route(self, sequences: Sequence[RoutedSequence], *, round_s: float) -> None:
-        """Decides anew who drafts for whom, and tells those for whom it changed."""
-        working = [sequence for sequence in sequences if not sequence.resting.now]
+    def route(self, sequences: Sequence[RoutedSequence], *, round_s: float, renews: bool = False) -> None:
+        """Decides anew who drafts for whom, and tells those for whom it changed; or all, if their manner did."""
+        working = [sequence for sequence in sequences if not sequence.is_plain]
         routed = [sequence for sequence in working if sequence.parts.is_routed and self._connected]
         if routed:
             most = max(sequence.parts.max_drafters for sequence in routed)
@@ -147,20 +162,21 @@ class DrafterPool:
             for sequence in routed:
                 sequence.drafting.drafters = sequence.drafting.drafters[: sequence.parts.max_drafters]
         for sequence in sequences:
-            if sequence.resting.now:
+            if sequence.is_plain:
                 sequence.drafting.drafters = ()
             elif not sequence.parts.is_routed:
                 sequence.drafting.drafters = self._first(sequence)
             changed = self._choose_fusion(sequence, round_s)
-            self._tell(sequence, self._followers(sequence), renews=changed)
+            self._tell(sequence, self._followers(sequence), renews=changed or renews)
 
     def decided(self, sequence: RoutedSequence, verdict: Verdict) -> None:
         """New committed tokens for those who follow a sequence, and the next wish where wishes do not stand."""
-        sequence.finished_drafters.clear()
+        sequence.finished_drafters = {name for name, connected in self._connected.items() if connected.is_silent}
         sequence.asked_s = self.clock.now_s()
+        self._listen(sequence)
         if sequence.steps is not None:
             sequence.steps.decided(verdict.tokens, sequence.drafting.drafters)
-        asks_anew = sequence.steps is not None or not sequence.parts.runs_ahead
+        asks_anew = sequence.steps is not None or not sequence.runs_ahead
         news = TokensDecided(
             sequence=sequence.id,
             epoch=sequence.epoch,
@@ -174,6 +190,12 @@ class DrafterPool:
                 connected.unjudged[sequence.id] += len(news.tokens)
                 if asks_anew and connected.following[sequence.id]:
                     connected.orders.wish(self._wish(sequence))
+
+    def went_without(self, sequence: RoutedSequence) -> None:
+        """A round stopped waiting for its drafters; the next will not wait for them before they have spoken."""
+        for drafter in set(sequence.drafting.drafters) - sequence.finished_drafters:
+            if (connected := self._connected.get(drafter)) is not None:
+                connected.is_silent = True
 
     def end(self, sequence: RoutedSequence) -> None:
         """Nobody needs to follow it any more; what it taught stays."""
@@ -192,6 +214,7 @@ class DrafterPool:
         if connected is None:
             self.num_stale += len(drafts.drafts)
             return False
+        connected.is_silent = False
         figures = connected.figures
         figures.busy_s += max(drafts.ended_s - drafts.began_s, 0.0)
         for step in drafts.steps:
@@ -203,7 +226,10 @@ class DrafterPool:
                 self.num_stale += 1
                 continue
             figures.num_draft_tokens += len(draft.nodes)
-            sequence.drafting.take(drafter, draft.nodes, position=draft.position, below=draft.below)
+            placed = sequence.drafting.take(drafter, draft.nodes, position=draft.position, below=draft.below)
+            if drafter in sequence.unheard and any(node is not None for node in placed):
+                figures.first_node_s.observe(self.clock.now_s() - sequence.decided_s)
+                sequence.unheard -= {drafter}
             if not draft.is_last or draft.position != sequence.position:
                 continue
             if sequence.steps is None:
@@ -223,8 +249,17 @@ class DrafterPool:
             is_better |= drafter not in drafting.drafters and drafting.scores.score(drafter) > best + _CLEARLY
         return is_better
 
-    def count(self, said_by: Sequence[Iterable[DrafterId]], accepted: frozenset[int]) -> None:
-        """A round checked these nodes, each said by some drafters, and accepted some."""
+    def count(
+        self, nodes: Sequence[DraftNode], said_by: Sequence[Iterable[DrafterId]], accepted: Sequence[int]
+    ) -> None:
+        """A round checked these nodes, each said by some drafters, and accepted some, from the root on."""
+        for place, node in enumerate(nodes):
+            if (connected := self._connected.get(node.drafter)) is not None:
+                connected.figures.num_credited_drafts += place == 0
+                connected.figures.num_credited_tokens += 1
+        for position, index in enumerate(accepted):
+            if (connected := self._connected.get(nodes[index].drafter)) is not None:
+                connected.figures.credited_by_position[position] += 1
         for index, drafters in enumerate(said_by):
             for drafter in drafters:
                 if (connected := self._connected.get(drafter)) is not None:
@@ -240,8 +275,19 @@ class DrafterPool:
 
     # Inside
 
+    def _listen(self, sequence: RoutedSequence) -> None:
+        """A verdict has come: whose nodes below it are there already, and who has to find some first."""
+        tree, missing = sequence.drafting.tree, set(sequence.drafting.drafters)
+        for drafter in missing & sequence.unheard & self._connected.keys():
+            self._connected[drafter].figures.num_late += 1
+        ready = {drafter for node in tree[tree.root].children.values() for drafter in node.said}
+        for drafter in missing & ready & self._connected.keys():
+            self._connected[drafter].figures.first_node_s.observe(0.0)
+        sequence.decided_s, sequence.unheard = sequence.asked_s, frozenset(missing - ready)
+
     def _rank(self, drafter: DrafterId) -> tuple[int, str]:
-        return self._order.get(drafter, len(self._order)), drafter
+        entry = entry_of(drafter, self._order)
+        return self._order[DrafterId(entry)] if entry is not None else len(self._order), drafter
 
     def _first(self, sequence: RoutedSequence) -> tuple[DrafterId, ...]:
         able = sorted(sequence.drafting.members & self._connected.keys(), key=self._rank)
@@ -281,7 +327,7 @@ class DrafterPool:
         """Who besides its drafters should read along, to learn how good it would be: those that are little known, here
         and in general, and everyone little known here where those at work disappoint."""
         drafting = sequence.drafting
-        if not sequence.parts.is_routed or sequence.resting.now or self.cooperation.is_backlogged:
+        if not sequence.parts.is_routed or sequence.is_plain or self.cooperation.is_backlogged:
             return frozenset()
         expertise, is_disappointed = self.roster.expertise(drafting.tenant), drafting.accepted_length.trial_share > 0.0
         unknown = [
@@ -320,8 +366,11 @@ class DrafterPool:
                 connected.following[sequence.id] = drafts
                 connected.orders.wish(self._wish(sequence) if drafts else _only_follow(sequence))
             if drafts and (renews or not before):
-                sequence.finished_drafters.discard(drafter)
                 sequence.asked_s = self.clock.now_s()
+                if connected.is_silent:
+                    sequence.finished_drafters.add(drafter)
+                else:
+                    sequence.finished_drafters.discard(drafter)
 
     def _close(self, sequence: RoutedSequence) -> None:
         for connected in self._connected.values():
@@ -340,7 +389,7 @@ class DrafterPool:
                 max_depth=1,
                 max_children=NUM_CANDIDATES,
             )
-        num_nodes = sequence.max_draft * (_RUN_AHEAD if sequence.parts.runs_ahead else 1)
+        num_nodes = sequence.max_draft * (_RUN_AHEAD if sequence.runs_ahead else 1)
         return Wish(
             sequence=sequence.id,
             epoch=sequence.epoch,
@@ -348,7 +397,7 @@ class DrafterPool:
             num_nodes=num_nodes,
             max_depth=num_nodes if sequence.parts.is_chain else sequence.max_depth,
             max_children=1 if sequence.parts.is_chain else 0,
-            run_ahead=sequence.parts.runs_ahead,
+            run_ahead=sequence.runs_ahead,
             num_eager=sequence.max_draft,
         )
 
@@ -366,4 +415,6 @@ def opened(sequence: RoutedSequence) -> Opened:
         tokens=tuple(sequence.tokens),
         num_prompt=sequence.num_prompt,
         sampling=sequence.sampling,
+        request=sequence.request,
+        trace=sequence.trace,
     )

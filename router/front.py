@@ -6,6 +6,7 @@ The gRPC servicer and the HTTP face both stand before it; neither knows of trees
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from router.answer import AnsweredToken, Reason
 from router.arrivals import Arrivals
 from router.asked import Asked, Speculation
 from router.journal.recorder import Recorder
+from router.metrics.figures import FrontFigures
 from router.orders import VerifierOffer
 from router.request import Choice, Request
 from router.request_key import RequestKey
@@ -28,8 +30,11 @@ from router.security.bounds import check_request, check_request_id
 from router.security.caller import NOBODY
 from router.security.quotas import Quotas
 from router.target_text import TargetText
+from specfleet.tracing import Tracing
 
 __all__ = ["NOBODY", "Asked", "Choice", "Front", "FrontLimits", "Request", "Speculation"]
+
+_log = logging.getLogger(__name__)
 
 
 class Front:
@@ -43,14 +48,16 @@ class Front:
         limits: FrontLimits,
         recorder: Recorder,
         quotas: Quotas | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.scheduler, self.loop, self.clock = scheduler, loop, clock
         self.recorder, self.leadership = recorder, recorder.leadership
         self.quotas = quotas or Quotas(clock)
         self.admission = Admission(scheduler, limits, self.quotas)
         self.num_requests = 0
+        self.figures = FrontFigures()
         self._arrivals = Arrivals(
-            recorder, self.admission, RequestMaker(self.admission, scheduler), clock, begin=self._begin
+            recorder, self.admission, RequestMaker(self.admission, scheduler, tracing), clock, begin=self._begin
         )
         self._requests: dict[RequestKey, Request] = {}
         self._recovering: asyncio.Task[None] | None = None
@@ -94,6 +101,13 @@ class Front:
         """Accepts a request, or refuses it at once with the reason. The same id again is the same request, of one
         tenant: another's ids are of no matter here.
         """
+        try:
+            return await self._accepted(asked)
+        except SpecfleetError as error:
+            self.figures.refused[type(error).__name__] += 1
+            raise
+
+    async def _accepted(self, asked: Asked) -> Request:
         check_request(
             request_id=asked.request_id,
             json_schema=asked.json_schema,
@@ -191,6 +205,8 @@ class Front:
             request.deadline = asyncio.get_running_loop().call_later(left_s, self.cancel, request, Reason.DEADLINE)
         self.loop.poke()
         if is_new:
+            num_prompt, about = request.num_prompt_tokens, {"request": request.id}
+            _log.info("request %s is accepted: %d tokens, mode %s", request.id, num_prompt, request.mode, extra=about)
             self._let_go(request)
 
     def _watch(self, request: Request, choice: Choice) -> None:
@@ -199,18 +215,33 @@ class Front:
     def _changed(self, request: Request, choice: Choice) -> None:
         if not choice.first_token_s and choice.answer.tokens:
             choice.first_token_s = self.clock.now_s()
+            self.figures.began_to_answer(request, choice)
+            if choice.span is not None:
+                choice.span.event("first token")
         self.recorder.touched(request)
         if choice.answer.ended is not None:
             self._ended(request, choice)
 
     def _ended(self, request: Request, choice: Choice) -> None:
-        choice.ended_s = choice.ended_s or self.clock.now_s()
+        if not choice.ended_s:
+            choice.ended_s = self.clock.now_s()
+            self.figures.ended(request, choice)
+            self._tell_of_end(request, choice)
         if request.has_ended:
             num_tokens = sum(len(each.answer.tokens) for each in request.choices)
             self.quotas.end(request.tenant, request.id, num_tokens)
             if request.deadline is not None:
                 request.deadline.cancel()
             asyncio.get_running_loop().call_later(self.admission.limits.keep_s, self._forget, request)
+
+    def _tell_of_end(self, request: Request, choice: Choice) -> None:
+        num_tokens, ended = len(choice.answer.tokens), choice.answer.ended
+        reason = ended.reason.value if ended is not None else ""
+        took_s = choice.ended_s - request.began_s
+        about = {"request": request.id, "sequence": choice.sequence.id}
+        _log.info("request %s has ended: %s, %d tokens in %.2f s", request.id, reason, num_tokens, took_s, extra=about)
+        if choice.span is not None:
+            choice.span.end({"specfleet.tokens": num_tokens, "specfleet.reason": reason})
 
     def _forget(self, request: Request) -> None:
         self._requests.pop(request.key, None)

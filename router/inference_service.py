@@ -8,7 +8,7 @@ from typing import Any
 
 from contracts.errors import InvalidArgument
 from router.answer import AnsweredToken, Reason
-from router.asked import Asked, Speculation, sampling_of, stop_of
+from router.asked import TRACE, Asked, Speculation, sampling_of, stop_of
 from router.front import Front, Request
 from router.grpc_errors import answers, streams
 from router.merging import merged
@@ -43,7 +43,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
 
     @streams
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
-        asked = _asked(request, context.time_remaining())
+        asked = _asked(request, context.time_remaining(), _trace_of(context))
         running = await self._front.generate(asked)
         yield pb.GenerateResponse(
             request_id=running.id,
@@ -133,7 +133,11 @@ def _finished(running: Request, choice: int) -> pb.Finished:
     )
 
 
-def _asked(request: pb.GenerateRequest, deadline_s: float | None) -> Asked:
+def _trace_of(context: Any) -> str:
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == TRACE), "")
+
+
+def _asked(request: pb.GenerateRequest, deadline_s: float | None, trace: str) -> Asked:
     sampling, speculation = request.sampling, request.speculation
     if speculation.mode and speculation.mode not in MODES:
         raise InvalidArgument(f"speculation.mode is {speculation.mode}; modes are numbered 0 to {max(MODES)}")
@@ -154,6 +158,7 @@ def _asked(request: pb.GenerateRequest, deadline_s: float | None) -> Asked:
         deadline_s=deadline_s,
         tenant=caller().tenant,
         json_schema=request.json_schema,
+        trace=trace,
     )
 
 

@@ -50,7 +50,7 @@ LINK_S = 0.0005  # message to a worker and back
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A sequence that a worker is to follow, with its committed tokens."""
+    """A sequence that a worker is to follow, with its committed tokens; `request` and `trace` are to tell of it."""
 
     sequence: SequenceId
     epoch: Epoch
@@ -58,6 +58,8 @@ class Opened:
     tokens: tuple[int, ...]
     num_prompt: int
     sampling: SamplingParams
+    request: str = ""
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from contracts.types import RequestId, TenantId
 from router.answer import Answer
 from router.request_key import RequestKey
 from router.sequence import RoutedSequence
+from specfleet.tracing import Span
 
 __all__ = ["Choice", "Request"]
 
@@ -21,6 +22,7 @@ class Choice:
     answer: Answer
     first_token_s: float = 0.0
     ended_s: float = 0.0
+    span: Span | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -13,15 +13,16 @@ from router.modes import mode_parts
 from router.request import Choice, Request
 from router.scheduler import Scheduler
 from router.sequence import RoutedSequence
+from specfleet.tracing import Attributes, Span, Tracing
 
 __all__ = ["RequestMaker"]
 
 
 class RequestMaker:
-    """See the module. Numbers the sequences."""
+    """See the module. Numbers the sequences; each has a span where there is `tracing`."""
 
-    def __init__(self, admission: Admission, scheduler: Scheduler) -> None:
-        self._admission, self._scheduler = admission, scheduler
+    def __init__(self, admission: Admission, scheduler: Scheduler, tracing: Tracing | None = None) -> None:
+        self._admission, self._scheduler, self._tracing = admission, scheduler, tracing
         self._next_sequence = 1
 
     def make(self, understood: Understood, *, began_s: float, committed: Sequence[Sequence[int]] = ()) -> Request:
@@ -50,7 +51,7 @@ class RequestMaker:
         allowed = frozenset(map(DrafterId, asked.speculation.drafters)) or None
         sampling = replace(asked.sampling, seed=seed)
         answer = Answer(text.tokenizer, prompt, asked.stop, end_tokens=offer.eos_token_ids)
-        tokens = [*prompt, *committed]
+        tokens, span = [*prompt, *committed], self._span(understood)
         sequence = RoutedSequence(
             id=SequenceId(str(self._next_sequence)),
             tenant=asked.tenant,
@@ -67,6 +68,20 @@ class RequestMaker:
             constraint=constraint.copy() if constraint is not None else None,
             allowed_drafters=allowed,
             priority=asked.priority,
+            request=asked.request_id,
+            trace=span.header if span is not None else "",
         )
         self._next_sequence += 1
-        return Choice(sequence=sequence, answer=answer)
+        return Choice(sequence=sequence, answer=answer, span=span)
+
+    def _span(self, understood: Understood) -> Span | None:
+        if self._tracing is None:
+            return None
+        asked = understood.asked
+        attributes: Attributes = {
+            "specfleet.request": asked.request_id,
+            "specfleet.sequence": self._next_sequence,
+            "specfleet.mode": asked.speculation.mode or self._admission.limits.mode,
+            "specfleet.prompt_tokens": len(understood.tokens),
+        }
+        return self._tracing.begin("sequence", parent=asked.trace, attributes=attributes)

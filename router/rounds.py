@@ -34,6 +34,8 @@ class PlannedRound:
 
     items: tuple[RoundItem, ...] = ()
     sequences: tuple[RoutedSequence, ...] = ()
+    num_prompt_rows: int = 0
+    """How many of its rows read prompts."""
     wait_s: float = 0.0
 
 
@@ -64,8 +66,8 @@ class RoundMaker:
             if sequence.id in frontiers:
                 items.append(self._item(sequence, frontiers[sequence.id], None))
                 chosen.append(sequence)
-        self._add_prompts(reading, items, chosen, is_shared=bool(items))
-        return PlannedRound(items=tuple(items), sequences=tuple(chosen))
+        num_prompt_rows = self._add_prompts(reading, items, chosen, is_shared=bool(items))
+        return PlannedRound(items=tuple(items), sequences=tuple(chosen), num_prompt_rows=num_prompt_rows)
 
     def round_s(self) -> float:
         """What a round of one row costs: the time that drafting can hide behind."""
@@ -75,7 +77,7 @@ class RoundMaker:
 
     def _is_held(self, sequence: RoutedSequence) -> bool:
         """Whether it drafts and verifies in turn, and it is the drafter's turn."""
-        drafts_first = sequence.parts.max_drafters > 0 and not sequence.parts.runs_ahead and sequence.num_left > 1
+        drafts_first = not sequence.runs_ahead and sequence.num_left > 1
         return drafts_first and sequence.awaits_drafts and self.clock.now_s() - sequence.asked_s < _PATIENCE_S
 
     def _until_all_s(self, held: Sequence[RoutedSequence]) -> float:
@@ -122,7 +124,7 @@ class RoundMaker:
 
     def _wait_s(self, sequences: Sequence[RoutedSequence], frontiers: dict[SequenceId, Frontier]) -> float:
         """How long what is due is worth waiting for."""
-        if not self.cost or not any(s.parts.runs_ahead and s.awaits_drafts for s in sequences):
+        if not self.cost or not any(s.runs_ahead and s.awaits_drafts for s in sequences):
             return 0.0
         tokens, num_rows, num_context = 0.0, 0, 0
         due: dict[int, list[Due]] = {}
@@ -133,7 +135,7 @@ class RoundMaker:
             tokens += 1.0 + sum(values)
             num_rows += 1 + len(ids)
             num_context += (1 + len(ids)) * s.position
-            if s.parts.runs_ahead and s.awaits_drafts:
+            if s.runs_ahead and s.awaits_drafts:
                 for ahead, each in enumerate(self._due(s, ids, now_s)):
                     due.setdefault(ahead, []).append(each)
         return wait_s(
@@ -173,13 +175,16 @@ class RoundMaker:
         chosen: list[RoutedSequence],
         *,
         is_shared: bool,
-    ) -> None:
+    ) -> int:
+        """Reads on in these prompts, with how many rows is said."""
+        num_rows = 0
         room = self.max_rows - sum(1 + len(item.nodes) for item in items)
         room = min(room, _CHUNK_ROWS) if is_shared else room
         for sequence in reading:
             num_pending = len(sequence.tokens) - sequence.num_sent
             if room <= 0:
-                return
+                break
+            num_rows += min(num_pending, room)
             if num_pending <= room:
                 # The last chunk decides a token, and drafts that are there already come along.
                 spare = min(room - num_pending, sequence.max_draft, sequence.num_left - 1)
@@ -190,6 +195,7 @@ class RoundMaker:
                 items.append(self._item(sequence, Frontier(position=sequence.position), room))
                 room = 0
             chosen.append(sequence)
+        return num_rows
 
     def _item(self, sequence: RoutedSequence, frontier: Frontier, num_pending: int | None) -> RoundItem:
         masks: tuple[bytes, ...] = ()

@@ -6,14 +6,15 @@ and `tick` then does what has become possible. So the same code serves real work
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from contracts.clock import Clock
 from contracts.types import DrafterId, SequenceId, Verdict
 from router.drafter_pool import DrafterPool, opened
 from router.fair_queue import FairQueue
+from router.manners import Manners
+from router.metrics.figures import SchedulerFigures
 from router.orders import (
     DrafterLink,
     DrafterOffer,
@@ -31,37 +32,14 @@ from router.sequels import PreparedRound, SequelMaker
 from router.sequence import RoutedSequence
 from speculation.cost import CostTable
 from speculation.fusion import FusionKind
+from speculation.manner import Manner
 from speculation.roster import Roster
 from speculation.sequel import SequelPart
 
-__all__ = ["Scheduler", "SchedulerFigures"]
+__all__ = ["Scheduler"]
 
 _ROUTE_EVERY = 8  # rounds
-_RECENT = 64  # rounds over which idleness and time of a round are told
 _ENDS_TO_KNOW = 8  # sequences, before the pace at which they end is known
-
-
-@dataclass(slots=True)
-class SchedulerFigures:
-    """Counts since the start, and the recent rounds."""
-
-    num_rounds: int = 0
-    num_tokens: int = 0
-    num_stale: int = 0
-    num_restarts: int = 0
-    rounds_by_frontier: dict[int, int] = field(default_factory=dict)
-    accepted_by_position: dict[int, int] = field(default_factory=dict)
-    num_draft_tokens: int = 0
-    num_accepted_tokens: int = 0
-    num_rows_pruned: int = 0
-    num_unasked: int = 0
-    """Rounds that the verifier began by itself."""
-    recent: deque[tuple[float, float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    """(end of the round, its seconds in the engine, tokens it decided)."""
-    ended: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    """When sequences had said all, since others began to wait for that."""
-    between_answers_s: float = 0.0
-    """Of the last time that others waited, as soon as it was long enough to say; 0 before."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +55,10 @@ class _Verifier:
     sent_s: float = 0.0
     sequel: PreparedRound | None = None
     """What it may go on with after the round in flight, once that was said."""
+    free_s: float | None = None
+    """Since when it could have computed what runs; None while nothing does."""
+    waits_s: float | None = None
+    """Since when the next round is held back for drafts."""
 
 
 class Scheduler:
@@ -89,6 +71,7 @@ class Scheduler:
         drafter_order: tuple[DrafterId, ...] = (),
         max_running: int = 64,
         fusion: FusionKind | None = None,
+        is_priced: bool = True,
         on_round: Callable[[RoundDone, PlannedRound], None] | None = None,
     ) -> None:
         self.clock = clock
@@ -103,15 +86,19 @@ class Scheduler:
         self._orders = VerifierOrders()
         self._last_round = 0
         self._needs_routing = False
+        self.manners = Manners(clock, CostTable(), is_priced=is_priced)
         self._on_round = on_round or (lambda done, planned: None)
 
     # Events
 
     def verifier_joined(self, offer: VerifierOffer, link: VerifierLink) -> None:
         """The target is there, or there again: everything that runs begins anew on it."""
-        self.cost = CostTable()
+        self.figures.num_joins += 1
+        self.cost, probed = CostTable(), CostTable()
         for report in offer.probes:
             self.cost.observe(report)
+            probed.observe(report)
+        self.manners = Manners(self.clock, probed, is_priced=self.manners.is_priced)
         rounds = RoundMaker(self.clock, self.roster, self.cost, max_rows=offer.max_batch_rows)
         sequels = SequelMaker(self.clock, self.roster, self.cost, max_rows=offer.max_batch_rows)
         self.verifier = _Verifier(
@@ -130,14 +117,17 @@ class Scheduler:
 
     def drafter_joined(self, offer: DrafterOffer, link: DrafterLink) -> None:
         self.pool.join(offer, link, self._all())
+        self.manners.choice.renewed()
         self._needs_routing = True
 
     def drafter_left(self, drafter: DrafterId) -> None:
         self.pool.leave(drafter, self._all())
+        self.manners.choice.renewed()
         self._needs_routing = True
 
     def submit(self, sequence: RoutedSequence) -> None:
         """A new sequence; it runs as soon as there is room."""
+        sequence.submitted_s = self.clock.now_s()
         self.waiting.push(sequence)
 
     def cancel(self, sequence: SequenceId) -> None:
@@ -161,13 +151,15 @@ class Scheduler:
         verifier.num_free_blocks = done.num_free_blocks
         if done.report is not None:
             self.cost.observe(done.report)
+            self.figures.num_rows += done.report.num_rows
             self.figures.num_rows_pruned += done.report.num_rows_pruned
         for cached in done.cached:
             # What it finds when it opens a sequence again says nothing about what the client's prompt shared.
             if (opened := self.running.get(cached.sequence)) is not None and opened.num_cached is None:
                 opened.num_cached = min(cached.num_tokens, opened.num_prompt)
+                self.figures.num_cached_tokens += opened.num_cached
         self.figures.num_rounds += 1
-        num_before = self.figures.num_tokens
+        num_before, ran = self.figures.num_tokens, list(self.running.values())
         verdicts = {verdict.sequence: verdict for verdict in done.verdicts}
         failures = {failure.sequence: failure for failure in done.failures}
         for item, sequence in zip(planned.items, planned.sequences, strict=True):
@@ -181,7 +173,10 @@ class Scheduler:
         if done.going_on and prepared is not None:
             self._goes_on(verifier, prepared, done.going_on)
         busy_s = done.report.elapsed_s if done.report is not None else 0.0
-        self.figures.recent.append((self.clock.now_s(), busy_s, self.figures.num_tokens - num_before))
+        num_tokens = self.figures.num_tokens - num_before
+        self.figures.recent.append((self.clock.now_s(), busy_s, num_tokens))
+        self._observe_idleness(verifier, busy_s)
+        self._needs_routing |= self.manners.round_ended(planned, ran, self.running.values(), num_tokens=num_tokens)
         self._on_round(done, planned)
 
     @property
@@ -221,21 +216,35 @@ class Scheduler:
             self.waiting.pop()
             verifier.num_reserved_blocks += num_blocks
             self.running[sequence.id] = sequence
+            self.figures.queue_s.observe(self.clock.now_s() - sequence.submitted_s)
+            self.figures.num_prompt_tokens += sequence.num_prompt
             self._orders.open.append(self._opened(sequence))
         if verifier is not None and (len(self.running) > num_before or self._needs_routing):
             self._route(verifier)
 
     def _route(self, verifier: _Verifier) -> None:
         self._needs_routing = False
-        self.pool.route(list(self.running.values()), round_s=verifier.rounds.round_s())
+        renews = self.manners.say(self.running.values())
+        self.pool.route(list(self.running.values()), round_s=verifier.rounds.round_s(), renews=renews)
 
     def _start_round(self) -> float | None:
         verifier = self.verifier
-        if verifier is None or verifier.in_flight is not None or not self.running:
+        if verifier is None or verifier.in_flight is not None:
             return None
+        if not self.running:
+            verifier.free_s = verifier.waits_s = None
+            return None
+        now_s = self.clock.now_s()
+        verifier.free_s = now_s if verifier.free_s is None else verifier.free_s
         planned = verifier.rounds.plan(sorted(self.running.values(), key=lambda sequence: -sequence.priority))
         if not planned.items:
+            verifier.waits_s = now_s if verifier.waits_s is None else verifier.waits_s
             return planned.wait_s or None
+        self.figures.draft_wait_s.observe(0.0 if verifier.waits_s is None else now_s - verifier.waits_s)
+        verifier.waits_s = None
+        for sequence in planned.sequences:
+            if sequence.is_decoding and not sequence.runs_ahead and sequence.awaits_drafts:
+                self.pool.went_without(sequence)
         self._last_round += 1
         self._orders.round = RoundOrder(round=self._last_round, items=planned.items)
         self._begun(verifier, planned, self._last_round)
@@ -245,6 +254,7 @@ class Scheduler:
         verifier.in_flight, verifier.round, verifier.sent_s = planned, number, self.clock.now_s()
         for item, sequence in zip(planned.items, planned.sequences, strict=True):
             sequence.is_in_round = True
+            self.figures.began(item, sequence)
             sequence.num_sent = (
                 len(sequence.tokens) if item.num_pending is None else sequence.num_sent + item.num_pending
             )
@@ -273,6 +283,7 @@ class Scheduler:
     def _goes_on(self, verifier: _Verifier, prepared: PreparedRound, parts: Sequence[SequelPart]) -> None:
         """The verifier did as it was told, and computes the next round already."""
         self.figures.num_unasked += 1
+        self.figures.draft_wait_s.observe(0.0)
         alive = [part for part in parts if part.sequence in self.running]
         self._begun(verifier, prepared.planned(alive), prepared.sequel.round)
 
@@ -293,8 +304,8 @@ class Scheduler:
         sequence.tokens += verdict.tokens
         sequence.is_decoding = True
         sequence.figures.count(len(nodes), guessed_by)
-        self.pool.count(said_by, frozenset(verdict.accepted))
-        self._count(len(nodes), len(verdict.accepted), len(verdict.tokens))
+        self.pool.count(nodes, said_by, verdict.accepted)
+        self.figures.settled(len(nodes), len(verdict.tokens), settled)
         if sequence.constraint is not None:
             sequence.constraint.advance(verdict.tokens)
         if nodes and sequence.fusion is not None and len(sequence.drafting.drafters) > 1:
@@ -302,7 +313,8 @@ class Scheduler:
             self.pool.fusion.observe(
                 sequence.fusion, num_held=is_held, num_tried=max(is_held, settled.num_accepted + settled.missed)
             )
-        if sequence.parts.is_budgeted and sequence.parts.max_drafters > 0:
+        drafts = sequence.parts.max_drafters > 0 and sequence.manner is not Manner.PLAIN
+        if drafts and sequence.parts.is_budgeted:
             self._needs_routing |= sequence.resting.observe(len(nodes))
         if sequence.output.take(verdict.tokens, guessed_by, verdict.logprobs):
             self._answered()
@@ -358,6 +370,12 @@ class Scheduler:
             + -(-sequence.max_draft // size)
         )
 
+    def _observe_idleness(self, verifier: _Verifier, busy_s: float) -> None:
+        """A round has ended that could have begun as soon as the one before had, or its first sequence came."""
+        now_s = self.clock.now_s()
+        self.figures.verified(busy_s=busy_s, took_s=None if verifier.free_s is None else now_s - verifier.free_s)
+        verifier.free_s = now_s if self.running else None
+
     def _observe_load(self, verifier: _Verifier) -> None:
         self.pool.cooperation.observe(
             busy_share=1.0 - self.idle_share(), backlog_rounds=len(self.waiting) / max(len(self.running), 1)
@@ -382,12 +400,3 @@ class Scheduler:
         recent = self.figures.recent
         span_s = recent[-1][0] - recent[0][0] if len(recent) > 1 else 0.0
         return sum(tokens for _, _, tokens in list(recent)[1:]) / span_s if span_s > 0.0 else 0.0
-
-    def _count(self, num_checked: int, num_accepted: int, num_tokens: int) -> None:
-        figures = self.figures
-        figures.num_tokens += num_tokens
-        figures.num_draft_tokens += num_checked
-        figures.num_accepted_tokens += num_accepted
-        figures.rounds_by_frontier[num_checked] = figures.rounds_by_frontier.get(num_checked, 0) + 1
-        for position in range(num_accepted):
-            figures.accepted_by_position[position] = figures.accepted_by_position.get(position, 0) + 1

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from router.metrics.histogram import MOMENT_S, Histogram
 from router.scheduler import Scheduler
 
 __all__ = ["SchedulingLoop"]
@@ -18,10 +19,15 @@ class SchedulingLoop:
     def __init__(self, scheduler: Scheduler, *, on_tick: Callable[[float, float], None] | None = None) -> None:
         self.scheduler = scheduler
         self._on_tick = on_tick or (lambda began_s, ended_s: None)
-        self.busy_s = 0.0
-        """CPU time that ticks took since the start."""
+        self.tick_s = Histogram(MOMENT_S)
+        """CPU time of each tick."""
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """CPU time that ticks took since the start."""
+        return self.tick_s.sum
 
     def poke(self) -> None:
         """Something happened. Several pokes before the loop comes around are one tick."""
@@ -37,7 +43,7 @@ class SchedulingLoop:
         began_s, wall_s = time.thread_time(), self.scheduler.clock.wall_s()
         num_sent = self.scheduler.num_sent
         after_s = self.scheduler.tick()
-        self.busy_s += time.thread_time() - began_s
+        self.tick_s.observe(time.thread_time() - began_s)
         if self.scheduler.num_sent > num_sent:
             self._on_tick(wall_s, self.scheduler.clock.wall_s())
         if after_s is not None:

@@ -137,7 +137,7 @@ class SequelMaker:
 
 
 def _may_go_on(sequence: RoutedSequence) -> bool:
-    takes_turns = sequence.parts.max_drafters > 0 and not sequence.parts.runs_ahead
+    takes_turns = sequence.drafting.drafters and not sequence.runs_ahead
     return sequence.constraint is None and not takes_turns
 
 

@@ -11,6 +11,7 @@ from router.fused_steps import FusedSteps
 from router.modes import ModeParts
 from speculation.drafting import Drafting
 from speculation.fusion import FusionKind
+from speculation.manner import Manner
 from speculation.resting import Resting
 
 _FIRST_EPOCH = Epoch(0)
@@ -83,6 +84,9 @@ class RoutedSequence:
     max_draft: int
     drafting: Drafting
     output: Output
+    request: str = ""
+    trace: str = ""
+    """The place of its span in a trace, for the spans of those who work for it; empty where there is none."""
     constraint: Constraint | None = None
     allowed_drafters: frozenset[DrafterId] | None = None
     priority: int = 0
@@ -95,12 +99,20 @@ class RoutedSequence:
     is_in_round: bool = False
     num_cached: int | None = None
     """Prompt tokens that the verifier had in its prefix cache when the sequence began; None until it has said so."""
+    submitted_s: float = 0.0
+    """When it began to wait for its turn."""
     asked_s: float = 0.0
     """When its drafters last heard of it."""
+    decided_s: float = 0.0
+    """When the last verdict came."""
+    unheard: frozenset[DrafterId] = frozenset()
+    """Those of its drafters that have said nothing usable since then."""
     finished_drafters: set[DrafterId] = field(default_factory=set)
     """Those that have nothing more to say about this position."""
     figures: SequenceFigures = field(default_factory=SequenceFigures)
     resting: Resting = field(default_factory=Resting)
+    manner: Manner = Manner.AHEAD
+    """In which the fleet drafts for the likes of it at present."""
     fusion: FusionKind | None = None
     """How its drafters work together, once it has had several."""
     steps: FusedSteps | None = None
@@ -112,9 +124,19 @@ class RoutedSequence:
         return len(self.tokens)
 
     @property
+    def runs_ahead(self) -> bool:
+        """Whether its drafters draft on while the target verifies."""
+        return self.manner is Manner.AHEAD and self.parts.runs_ahead
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nobody drafts for it at present."""
+        return self.manner is Manner.PLAIN or self.resting.now
+
+    @property
     def max_depth(self) -> int:
-        """How deep drafters go: past what a round may check, into what the next ones may."""
-        return 2 * self.max_draft
+        """How deep drafters go: when they run ahead, past what a round may check, into what the next ones may."""
+        return 2 * self.max_draft if self.runs_ahead else self.max_draft
 
     @property
     def num_left(self) -> int:

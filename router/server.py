@@ -35,6 +35,7 @@ from router.security.grpc_gate import GrpcGate
 from router.security.quotas import Quotas
 from router.security.tls import grpc_credentials
 from router.timeline import Timeline
+from specfleet.tracing import Tracing
 from specfleet.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -91,10 +92,12 @@ async def run_router(
     drafter_order: Sequence[str] = (),
     max_running: int = 64,
     fusion: FusionKind | None = None,
+    is_priced: bool = True,
     clock: Clock | None = None,
     gate: Gate | None = None,
     tls: Path | None = None,
     store: StoreConfig | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Router]:
     """Serves gRPC on `address` (host:port, port 0: any) until the block is left. `gate` is who may call what; `tls` the
     folder with the router's certificate, without which nothing is encrypted; `store` where it keeps its
@@ -109,6 +112,7 @@ async def run_router(
             drafter_order=tuple(DrafterId(name) for name in drafter_order),
             max_running=max_running,
             fusion=fusion,
+            is_priced=is_priced,
             on_round=timeline.verified,
         )
         loop = SchedulingLoop(scheduler, on_tick=timeline.ticked)
@@ -118,7 +122,7 @@ async def run_router(
         recorder = Recorder(journal, leadership, store, clock)
         learned = Learned(scheduler.roster, journal, leadership, clock, every_s=store.snapshot_s)
         memories = DrafterMemories(journal, leadership, clock, every_s=store.snapshot_s)
-        front = Front(scheduler, loop, clock, limits, recorder=recorder, quotas=quotas)
+        front = Front(scheduler, loop, clock, limits, recorder=recorder, quotas=quotas, tracing=tracing)
         fleet = FleetService("router", scheduler, loop, front, timeline, memories)
         server = grpc.aio.server(options=_OPTIONS, interceptors=[GrpcGate(gate, open_services=_OPEN), GrpcParsing()])
         inference_pb2_grpc.add_InferenceServicer_to_server(InferenceService(front), server)

@@ -157,6 +157,8 @@ def _opening(opened: Opened) -> fleet_pb2.Opening:
         tokens=opened.tokens,
         num_prompt=opened.num_prompt,
         sampling=sampling_to_wire(opened.sampling),
+        request=opened.request,
+        trace=opened.trace,
     )
 
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from contracts.config.engine import EngineConfig
-from contracts.config.fields import ConfigModel
+from contracts.config.fields import ConfigModel, Label
 
-DrafterKind = Literal["model", "prompt_lookup", "recycling", "trigram", "stand", "lookahead", "retrieval"]
+OwnKind = Literal["model", "prompt_lookup", "recycling", "trigram", "stand", "lookahead", "retrieval"]
+KIND_HELP = f"{', '.join(get_args(OwnKind))}, or a class of yours as module:Class"
+_KIND = rf"{'|'.join(get_args(OwnKind))}|[A-Za-z_][A-Za-z0-9_.]{{0,199}}:[A-Za-z_][A-Za-z0-9_]{{0,99}}"
+
+
+def _check_kind(kind: str) -> str:
+    if re.fullmatch(_KIND, kind) is None:
+        raise ValueError(f"it must be {KIND_HELP}")
+    return kind
+
+
+DrafterKind = Annotated[
+    str,
+    AfterValidator(_check_kind),
+    WithJsonSchema({"type": "string", "pattern": f"^({_KIND})$", "x-right": KIND_HELP}),
+]
 _Amount = Annotated[float, Field(ge=0, le=1_000_000)]
-_Label = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 def _show_as_mapping(schema: dict[str, Any]) -> None:
@@ -24,7 +39,10 @@ class DrafterConfig(ConfigModel):
 
     kind: Annotated[
         DrafterKind,
-        Field(description="What it drafts with: a small model, or one of the kinds that need none"),
+        Field(
+            description="What it drafts with: a small model, one of the kinds that need none, or a class of yours, "
+            "which runs with all rights of the drafter's process"
+        ),
     ]
     engine: Annotated[
         EngineConfig | None,
@@ -37,6 +55,15 @@ class DrafterConfig(ConfigModel):
         int,
         Field(ge=1, le=4096, description="Most sequences that it drafts for at a time"),
     ] = 64
+    replicas: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=256,
+            description="Processes of it that `cluster up` places; of several, each has a name of its own: NAME-0, "
+            "NAME-1 and so on. 0: none, for all of them are started elsewhere",
+        ),
+    ] = 1
     num_cpus: Annotated[
         float,
         Field(ge=0, le=1024, description="CPUs that its place must have free, in fractions where it shares one"),
@@ -50,12 +77,13 @@ class DrafterConfig(ConfigModel):
         Field(description="Custom resources that its place must have free, as the cluster's nodes name them"),
     ] = {}  # noqa: RUF012  # pydantic gives every instance its own copy
     labels: Annotated[
-        dict[str, _Label],
+        dict[str, Label],
         Field(description="Labels that the node of its place must carry"),
     ] = {}  # noqa: RUF012
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
+        """`engine` goes with kind `model`, and with no other."""
         if self.kind == "model" and self.engine is None:
             raise ValueError("kind is 'model' and engine is missing; it must say which model, and on what")
         if self.kind != "model" and self.engine is not None:

@@ -39,7 +39,7 @@ def _locate(found: Any, loc: Sequence[str | int], schema: Schema) -> tuple[Path,
     """
     path: Path = ()
     for part in loc:
-        node = _schema_at(schema, path)
+        node = schema_at(schema, path)
         if isinstance(found, dict) and ("properties" in node or "additionalProperties" in node):
             found = found.get(part)
         elif isinstance(found, list) and isinstance(part, int) and "items" in node:
@@ -55,17 +55,17 @@ def _dotted(path: Path) -> str:
 
 
 def _message(path: Path, value: Any, kind: str, cause: str, schema: Schema) -> str:
-    key, target = _dotted(path), _schema_at(schema, path)
+    key, target = _dotted(path), schema_at(schema, path)
     if kind == "extra_forbidden":
-        known = sorted(_schema_at(schema, path[:-1]).get("properties", {}))
+        known = sorted(schema_at(schema, path[:-1]).get("properties", {}))
         close = get_close_matches(str(path[-1]), known, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
         return f"{key} is not a known key (it is {shown(value)}){hint} Keys of {_dotted(path[:-1])}: {', '.join(known)}"
     if kind == "missing":
-        return f"{key} is missing; it must be {_right(target, schema)} ({target.get('description', 'required')})"
+        return f"{key} is missing; it must be {right_value(target, schema)} ({target.get('description', 'required')})"
     if kind == "value_error" and "properties" in target:  # a rule over several keys, written by us
         return f"{key}: {cause.removeprefix('Value error, ')}"
-    return f"{key} is {shown(without_password(value))}; it must be {_right(target, schema)}"
+    return f"{key} is {shown(without_password(value))}; it must be {right_value(target, schema)}"
 
 
 def _resolve(node: Schema, schema: Schema) -> Schema:
@@ -75,7 +75,7 @@ def _resolve(node: Schema, schema: Schema) -> Schema:
     return {**schema["$defs"][reference.removeprefix("#/$defs/")], **node}
 
 
-def _schema_at(schema: Schema, path: Path) -> Schema:
+def schema_at(schema: Schema, path: Path) -> Schema:
     """The schema of the value at a path; empty for one that the tree does not know."""
     node = _resolve(schema, schema)
     for part in path:
@@ -84,13 +84,13 @@ def _schema_at(schema: Schema, path: Path) -> Schema:
     return node
 
 
-def _right(node: Schema, schema: Schema) -> str:
+def right_value(node: Schema, schema: Schema) -> str:
     """What a schema allows, in words."""
     node = _resolve(node, schema)
     if "x-right" in node:
         return str(node["x-right"])
     if "anyOf" in node:
-        return " or ".join(_right(alternative, schema) for alternative in node["anyOf"])
+        return " or ".join(right_value(alternative, schema) for alternative in node["anyOf"])
     if "const" in node:
         return f'"{node["const"]}"'
     if "enum" in node:

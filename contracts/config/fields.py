@@ -17,6 +17,9 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+Label = Annotated[str, Field(min_length=1, max_length=253)]
+"""What a label of a cluster's node says."""
+
 _UNITS = {"B": 1}
 _UNITS |= {f"{prefix}iB": 1024 ** (power + 1) for power, prefix in enumerate("KMGT")}
 _UNITS |= {f"{prefix}B": 1000 ** (power + 1) for power, prefix in enumerate("KMGT")}

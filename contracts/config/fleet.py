@@ -11,7 +11,7 @@ from contracts.config.drafter import DrafterConfig
 from contracts.config.engine import EngineConfig
 from contracts.config.errors import config_error
 from contracts.config.fields import ConfigModel
-from contracts.config.names import NAME_HELP, is_name
+from contracts.config.names import NAME_HELP, entry_of, is_name, names_of
 from contracts.config.router import RouterConfig
 from contracts.config.security import SecurityConfig, exposure_fault
 from contracts.config.store import StoreConfig
@@ -42,15 +42,29 @@ class FleetConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _check_exposure(self) -> Self:
+        """`security.tls` and `security.api_keys` are needed where other machines may reach `router.host`."""
         if fault := exposure_fault(self.router.host, self.security):
             raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
+        """A drafter's name has 1 to 63 of the characters a-z, 0-9, - and _."""
         wrong = [name for name in self.drafters if not is_name(name)]
         if wrong:
             raise ValueError(f"drafters has the name {shown(wrong[0])}; a name must be {NAME_HELP}")
+        many = {name: of.replicas for name, of in self.drafters.items() if of.replicas != 1}
+        for name, replicas in many.items():
+            if not all(map(is_name, names_of(name, replicas))):
+                raise ValueError(
+                    f"drafters.{name}.replicas is {replicas}; with a number behind it, its name is too long"
+                )
+        for name in self.drafters:
+            if (other := entry_of(name, many)) is not None and other != name:
+                raise ValueError(
+                    f"drafters has the names {other!r}, with replicas, and {name!r}, which one of these may have; one "
+                    "of the two must be another name"
+                )
         return self
 
 

@@ -31,6 +31,13 @@ class RouterConfig(ConfigModel):
             "all step together; auto: whichever is measured to give more"
         ),
     ] = "auto"
+    drafting: Annotated[
+        Literal["priced", "always"],
+        Field(
+            description="priced: the fleet drafts, in turn with the target or ahead of it, only while that is measured "
+            "to give more tokens a second than plain decoding; always: as the mode says, whatever it costs"
+        ),
+    ] = "priced"
     max_draft: Annotated[
         int,
         Field(ge=0, le=256, description="Most draft nodes of a sequence that one round checks"),

@@ -43,7 +43,11 @@ class StoreConfig(ConfigModel):
     ] = "embedded"
     namespace: Annotated[
         str,
-        Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Tells fleets apart that share a store"),
+        Field(
+            pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+            description="Tells fleets apart that share a store",
+            json_schema_extra={"x-right": "1 to 64 of the characters A-Z, a-z, 0-9, _, . and -"},
+        ),
     ] = "default"
     password_file: Annotated[
         _File | None, Field(description="File with the store's password, so that none is in the URL")
@@ -90,6 +94,10 @@ class StoreConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        """`cert_file` goes with `key_file`, and `ca_file` with a URL that uses TLS. `journal: fsynced` and `num_replicas`
+        need a store that can wait for its disk and its replicas, as a Redis Cluster cannot; the embedded store has no
+        replicas.
+        """
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together; give both or none")
         if self.ca_file is not None and not self.url.startswith("rediss"):

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from contracts.config.fields import ConfigModel
+from contracts.config.fields import ConfigModel, Label
 
 
 class PruneConfig(ConfigModel):
@@ -27,8 +27,14 @@ class VerifierConfig(ConfigModel):
         Field(description="After which layers draft rows may leave; empty: no row leaves. With one rank only"),
     ] = []  # noqa: RUF012  # pydantic gives every instance its own copy
 
+    labels: Annotated[
+        dict[str, Label],
+        Field(description="Labels that the node of its place must carry"),
+    ] = {}  # noqa: RUF012
+
     @model_validator(mode="after")
     def _check_order(self) -> Self:
+        """Layers rise, and `max_above` does not: deeper layers know more."""
         layers, numbers = [at.layer for at in self.prune], [at.max_above for at in self.prune]
         if layers != sorted(set(layers)) or numbers != sorted(numbers, reverse=True):
             raise ValueError(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException as HttpError
 
 from contracts.errors import InvalidArgument, NotFound, SpecfleetError, Unavailable, shown
+from router.asked import TRACE
 from router.front import Asked, Front
 from router.http.answering import ChatForm, CompletionForm, Form, stream, whole
 from router.http.asking import chat_asked, completion_asked
@@ -26,7 +28,7 @@ from router.http.connection import BoundedConnection
 from router.http.errors import error_response
 from router.http.limits import HttpLimits
 from router.http.schemas import ChatRequest, CompletionRequest, GenerationSettings
-from router.metrics import metrics_text
+from router.metrics.exposition import CONTENT_TYPE, metrics_text
 from router.orders import VerifierOffer
 from router.security.gate import Gate
 from router.security.http_gate import HttpGate
@@ -92,7 +94,7 @@ def http_app(front: Front, limits: HttpLimits = _EVERYONE) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
-        return PlainTextResponse(metrics_text(front), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(metrics_text(front), headers={"Content-Type": CONTENT_TYPE})
 
     return app
 
@@ -122,7 +124,7 @@ async def _answer(
     form: type[Form],
     num_logprobs: int | None,
 ) -> Response:
-    running = await front.generate(asked)
+    running = await front.generate(replace(asked, trace=http.headers.get(TRACE, "")))
     assert front.text is not None, "a request that runs has been encoded"
     spelling = form(front.text.tokenizer, num_logprobs=num_logprobs)
     if request.stream:

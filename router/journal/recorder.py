@@ -56,6 +56,8 @@ class _Followed:
     """Of each choice, that are written."""
     has_end: list[bool]
     """Of each choice, whether that is written."""
+    news_s: float = 0.0
+    """Since when it has something that is not written."""
 
 
 class Recorder:
@@ -71,6 +73,8 @@ class Recorder:
         self._is_back.set()
         self.num_lost = 0
         """Requests whose end could not be written down before it was too much to keep."""
+        self.num_errors = 0
+        """Times that the store did not answer."""
 
     @property
     def _is_off(self) -> bool:
@@ -80,6 +84,12 @@ class Recorder:
     def is_store_lost(self) -> bool:
         """Whether the store was away when last asked."""
         return not self._is_back.is_set()
+
+    @property
+    def lag_s(self) -> float:
+        """How old the oldest news is that is not written; 0 where all is."""
+        oldest = min((followed.news_s for followed in self._news.values()), default=None)
+        return 0.0 if oldest is None else self._clock.now_s() - oldest
 
     # Requests
 
@@ -152,6 +162,8 @@ class Recorder:
     def touched(self, request: Request) -> None:
         """It has news. Called between two rounds: it must cost nothing."""
         if (followed := self._followed.get(request.key)) is not None:
+            if request.key not in self._news:
+                followed.news_s = self._clock.now_s()
             self._news[request.key] = followed
             self._has_news.set()
 
@@ -220,6 +232,7 @@ class Recorder:
             followed.num_records, followed.num_tokens, followed.has_end = place
 
     def _lose(self, error: StoreLost) -> None:
+        self.num_errors += 1
         if self._is_back.is_set():
             _log.warning("%s; what runs goes on", error)
             self._is_back.clear()

@@ -333,11 +333,17 @@ class Fleet:
     """Scheduler, verifier and drafters; `run` carries messages in a random order until all is said."""
 
     def __init__(
-        self, engine: Engine, *, seed: int = 0, max_running: int = 64, fusion: FusionKind | None = None
+        self,
+        engine: Engine,
+        *,
+        seed: int = 0,
+        max_running: int = 64,
+        fusion: FusionKind | None = None,
+        is_priced: bool = False,
     ) -> None:
         self.clock = VirtualClock()
         self.rng = random.Random(seed)
-        self.scheduler = Scheduler(self.clock, max_running=max_running, fusion=fusion)
+        self.scheduler = Scheduler(self.clock, max_running=max_running, fusion=fusion, is_priced=is_priced)
         self.verifier = EngineVerifier(engine, self.clock)
         self.drafters: dict[DrafterId, InlineDrafter] = {}
         self.outputs: dict[SequenceId, Collected] = {}

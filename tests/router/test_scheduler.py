@@ -10,8 +10,10 @@ import pytest
 from contracts.types import DrafterId, SamplingParams, SequenceId
 from engine.work import Verify
 from router.modes import MODES
+from router.orders import DrafterOrders
 from speculation.drafting import Drafting
 from speculation.fusion import FusionKind
+from speculation.manner import Manner, MannerChoice
 from tests.engine.checkpoints import write_checkpoint
 from tests.engine.rig import Model, random_tokens
 from tests.router.rig import Fleet, GarbageDrafter, InlineDrafter
@@ -49,7 +51,7 @@ def test_every_mode_gives_the_targets_own_tokens(model: Model, mode: str) -> Non
         expected = all_plain(model, prompts)
         engine = model.engine()
         num_free = engine.num_free_blocks
-        fleet = Fleet(engine, seed=case, max_running=rng.randint(1, 4))
+        fleet = Fleet(engine, seed=case, max_running=rng.randint(1, 4), is_priced=case % 2 == 1)
         truths = {tuple(prompt): [*prompt, *text] for prompt, text in zip(prompts, expected, strict=True)}
 
         def truth(text: Sequence[int], truths: dict[tuple[int, ...], list[int]] = truths) -> Sequence[int]:
@@ -67,6 +69,29 @@ def test_every_mode_gives_the_targets_own_tokens(model: Model, mode: str) -> Non
         fleet.settle()
         assert engine.num_free_blocks == num_free
         assert all(not drafter.drafter.texts for drafter in fleet.drafters.values())  # type: ignore[attr-defined]
+
+
+def test_changes_of_manner_at_any_moment_change_no_token(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(5)
+    monkeypatch.setattr(MannerChoice, "now", lambda self, kind, manners: rng.choice(manners))
+    used: set[Manner] = set()
+    for case in range(6):
+        prompts = [random_tokens(rng, rng.randint(1, 40)) for _ in range(3)]
+        expected = all_plain(model, prompts)
+        fleet = Fleet(model.engine(), seed=case, is_priced=True)
+        for name in ("first", "second"):
+            fleet.add(InlineDrafter(GarbageDrafter(name, case), name))
+        outputs = [
+            fleet.submit(str(index), prompt, SAMPLINGS[index % 3], mode="fleet", max_tokens=MAX_TOKENS)
+            for index, prompt in enumerate(prompts)
+        ]
+
+        def look(fleet: Fleet = fleet) -> None:
+            used.update(each.manner for each in fleet.scheduler.running.values())
+
+        fleet.run(look)
+        assert [output.tokens for output in outputs] == expected
+    assert used == set(Manner)
 
 
 def everyone(draftings: Sequence[Drafting], **_: object) -> None:
@@ -148,6 +173,24 @@ def test_the_verifier_goes_on_without_being_asked(model: Model) -> None:
             num_rounds += fleet.scheduler.figures.num_rounds
         share = num_unasked / num_rounds
         assert share >= least if least else share == 0.0, (mode, share)
+
+
+class MuteDrafter(InlineDrafter):
+    """Its machine hangs: it takes orders and never answers."""
+
+    def send(self, orders: DrafterOrders) -> None:
+        pass
+
+
+def test_a_drafter_that_falls_silent_is_waited_for_once(model: Model) -> None:
+    prompts = [random_tokens(random.Random(index), 12) for index in range(3)]
+    fleet = Fleet(model.engine())
+    fleet.add(MuteDrafter(GarbageDrafter("mute", 0), "mute"))
+    outputs = [fleet.submit(str(n), p, SAMPLINGS[0], mode="vanilla", max_tokens=30) for n, p in enumerate(prompts)]
+    began_s = fleet.clock.now_s()
+    fleet.run()
+    assert [output.tokens for output in outputs] == [plain(model, prompt, SAMPLINGS[0], 30) for prompt in prompts]
+    assert fleet.clock.now_s() - began_s < 1.0, "half a second, and that for all of them together"
 
 
 def test_drafters_come_and_go_and_the_verifier_is_lost(model: Model) -> None:

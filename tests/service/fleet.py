@@ -130,9 +130,18 @@ async def running_fleet(
     limits: FrontLimits | None = None,
     http_limits: HttpLimits | None = None,
     store: StoreConfig | None = None,
+    is_priced: bool = False,
 ) -> AsyncIterator[RunningFleet]:
+    """Its drafters draft whatever it costs, unless that is asked about: with a target as small as these it would not
+    pay for long."""
     async with (
-        run_router("127.0.0.1:0", limits=limits or FrontLimits(), drafter_order=list(drafters), store=store) as router,
+        run_router(
+            "127.0.0.1:0",
+            limits=limits or FrontLimits(),
+            drafter_order=list(drafters),
+            is_priced=is_priced,
+            store=store,
+        ) as router,
         run_http(router.front, "127.0.0.1", 0, limits=http_limits or HttpLimits()) as http_port,
         grpc.aio.insecure_channel(f"127.0.0.1:{router.port}") as channel,
     ):

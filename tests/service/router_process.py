@@ -49,7 +49,7 @@ class RouterProcess:
         self.file = folder / f"router-{self.port}.yaml"
         settings = {
             "engine": engine.model_dump(mode="json", exclude_defaults=True),
-            "router": {"grpc_port": self.port, "http_port": 0, **router},
+            "router": {"grpc_port": self.port, "http_port": 0, "drafting": "always", **router},
             "store": store,
             "drafters": {
                 name: config.model_dump(mode="json", exclude_defaults=True) for name, config in (drafters or {}).items()

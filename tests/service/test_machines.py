@@ -73,7 +73,7 @@ def test_machines_lose_and_find_each_other_in_the_middle_of_a_request(tmp_path: 
         settings = {
             "engine": engine,
             "drafters": {"twin": {"kind": "model", "engine": engine}},
-            "router": {"host": router.address, "grpc_port": 50051, "http_port": 8000},
+            "router": {"host": router.address, "grpc_port": 50051, "http_port": 8000, "drafting": "always"},
             "store": {"url": "memory"},
             "security": {"insecure": True},
         }
@@ -90,7 +90,7 @@ def test_machines_lose_and_find_each_other_in_the_middle_of_a_request(tmp_path: 
             await start(drafter, "drafter", "workers.drafter", *fleet, "--name", "twin")
             await until_said(log, "verifier joined")
             await until_said(log, "twin joined")
-            request = {"prompt": PROMPT, "max_tokens": MAX_TOKENS, "temperature": 0.8, "seed": SEED, "mode": "pearl"}
+            request = {"prompt": PROMPT, "max_tokens": MAX_TOKENS, "temperature": 0.8, "seed": SEED, "mode": "vanilla"}
             asked = (
                 "tests.service.machine_client",
                 f"{router.address}:50051",

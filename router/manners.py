@@ -1,0 +1,79 @@
+"""In what manner the sequences that run are drafted for: measured from round to round, and said to each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from contracts.clock import Clock
+from router.modes import ModeParts
+from router.rounds import PlannedRound
+from router.sequence import RoutedSequence
+from speculation.cost import CostTable
+from speculation.manner import Manner, MannerChoice
+
+__all__ = ["Manners"]
+
+
+class Manners:
+    """See the module. A round counts from the end of the one before. `probed`: what rounds cost where nothing else was
+    at work, which live rounds must not change. Where drafting is not priced, all draft as ambitiously as they may."""
+
+    def __init__(self, clock: Clock, probed: CostTable, *, is_priced: bool = True) -> None:
+        self.clock, self.is_priced = clock, is_priced
+        self.choice = MannerChoice()
+        self._probed = probed
+        self._since_s: float | None = None
+
+    def round_ended(
+        self,
+        planned: PlannedRound,
+        ran: Collection[RoutedSequence],
+        running: Collection[RoutedSequence],
+        *,
+        num_tokens: int,
+    ) -> bool:
+        """One more round, with so many tokens. `ran`: the sequences in the fleet while it ran; `running`: those that
+        go on. Whether their manner is another from now on."""
+        now_s, since_s = self.clock.now_s(), self._since_s
+        self._since_s = now_s if running else None
+        if self.is_priced and self._probed and since_s is not None:
+            plain_s = self._plain_s(ran, num_tokens, planned.num_prompt_rows)
+            for parts, sequences in _by_parts(ran).items():
+                # Those that were not told yet went on as before.
+                if all(sequence.manner is self._now(parts) for sequence in sequences):
+                    self.choice.observe(
+                        parts,
+                        parts.manners,
+                        num_sequences=len(ran),
+                        num_tokens=num_tokens,
+                        plain_s=plain_s,
+                        elapsed_s=now_s - since_s,
+                    )
+        return any(sequence.manner is not self._now(sequence.parts) for sequence in running)
+
+    def say(self, running: Collection[RoutedSequence]) -> bool:
+        """Tells each sequence its manner; whether that is news for any."""
+        is_news = False
+        for parts, sequences in _by_parts(running).items():
+            manner = self._now(parts)
+            for sequence in sequences:
+                is_news |= sequence.manner is not manner
+                sequence.manner = manner
+        return is_news
+
+    def _now(self, parts: ModeParts) -> Manner:
+        return self.choice.now(parts, parts.manners)
+
+    def _plain_s(self, sequences: Collection[RoutedSequence], num_tokens: int, num_prompt_rows: int) -> float:
+        """Of plain decoding: so many tokens of these sequences together, and as much of their prompts on the way."""
+        num, context = len(sequences), sum(sequence.position for sequence in sequences)
+        step_s = self._probed.cost_s(num, context)
+        with_prompts_s = self._probed.cost_s(num + num_prompt_rows, context + num_prompt_rows * context // num)
+        return num_tokens * step_s / num + with_prompts_s - step_s
+
+
+def _by_parts(running: Collection[RoutedSequence]) -> dict[ModeParts, list[RoutedSequence]]:
+    by_parts: dict[ModeParts, list[RoutedSequence]] = {}
+    for sequence in running:
+        by_parts.setdefault(sequence.parts, []).append(sequence)
+    return by_parts
