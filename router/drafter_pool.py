@@ -38,6 +38,7 @@ __all__ = ["DrafterFigures", "DrafterPool"]
 _MAX_FOLLOWERS = 4  # of one sequence
 _KNOWN_HERE = 12.0  # tokens of a sequence after which it is clear how good a drafter is at it
 _KNOWN = 4000.0  # tokens of a tenant after which its prompts alone say who is good at what
+_SILENT_S = 1.0  # longer than any honest drafter needs for a word
 _CLEARLY = 0.05  # better than the best at work, in agreement
 _RUN_AHEAD = 3  # draft nodes for each one that a round may check: those in flight, their successors, and likely misses
 
@@ -74,6 +75,15 @@ class _Connected:
     figures: DrafterFigures = field(default_factory=DrafterFigures)
     is_silent: bool = False
     """A round went without what it should have said, and it has said nothing since: nobody waits for it."""
+    owes_since_s: float | None = None
+    """Since when it has had something to say to: wishes, or tokens of a sequence that it drafts for."""
+
+    @property
+    def must_answer(self) -> bool:
+        """Whether its orders are such that it has something to say to them, if only that it has nothing to say."""
+        return any(wish.num_nodes for wish in self.orders.want) or any(
+            self.following.get(news.sequence, False) for news in self.orders.commit
+        )
 
     def judges(self, sequence: SequenceId, num_tokens: int) -> None:
         """It says how often it would have been right; refused where it cannot know that."""
@@ -214,7 +224,7 @@ class DrafterPool:
         if connected is None:
             self.num_stale += len(drafts.drafts)
             return False
-        connected.is_silent = False
+        connected.is_silent, connected.owes_since_s = False, None
         figures = connected.figures
         figures.busy_s += max(drafts.ended_s - drafts.began_s, 0.0)
         for step in drafts.steps:
@@ -267,9 +277,17 @@ class DrafterPool:
                     connected.figures.num_accepted_tokens += index in accepted
 
     def flush(self) -> None:
-        """Sends what was gathered."""
-        for connected in self._connected.values():
+        """Sends what was gathered. Who has said nothing for long takes at least so long for a step, whatever it claims:
+        so sequences go to others."""
+        now_s = self.clock.now_s()
+        for drafter, connected in self._connected.items():
+            if connected.owes_since_s is not None and now_s - connected.owes_since_s > _SILENT_S:
+                connected.is_silent = True
+                self.roster.observe_step(drafter, num_sequences=1, elapsed_s=now_s - connected.owes_since_s)
+                connected.owes_since_s = now_s
             if connected.orders:
+                if connected.owes_since_s is None and connected.must_answer:
+                    connected.owes_since_s = now_s
                 orders, connected.orders = connected.orders, DrafterOrders()
                 connected.link.send(orders)
 
@@ -277,13 +295,17 @@ class DrafterPool:
 
     def _listen(self, sequence: RoutedSequence) -> None:
         """A verdict has come: whose nodes below it are there already, and who has to find some first."""
-        tree, missing = sequence.drafting.tree, set(sequence.drafting.drafters)
-        for drafter in missing & sequence.unheard & self._connected.keys():
-            self._connected[drafter].figures.num_late += 1
+        tree, missing = sequence.drafting.tree, list[DrafterId]()
         ready = {drafter for node in tree[tree.root].children.values() for drafter in node.said}
-        for drafter in missing & ready & self._connected.keys():
-            self._connected[drafter].figures.first_node_s.observe(0.0)
-        sequence.decided_s, sequence.unheard = sequence.asked_s, frozenset(missing - ready)
+        for drafter in sequence.drafting.drafters:
+            if (connected := self._connected.get(drafter)) is None:
+                continue
+            connected.figures.num_late += drafter in sequence.unheard
+            if drafter in ready:
+                connected.figures.first_node_s.observe(0.0)
+            else:
+                missing.append(drafter)
+        sequence.decided_s, sequence.unheard = sequence.asked_s, frozenset(missing)
 
     def _rank(self, drafter: DrafterId) -> tuple[int, str]:
         entry = entry_of(drafter, self._order)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from contracts.clock import Clock
 from contracts.types import DrafterId, SequenceId, Verdict
+from router.answer_times import AnswerTimes
 from router.drafter_pool import DrafterPool, opened
 from router.fair_queue import FairQueue
 from router.manners import Manners
@@ -39,7 +40,6 @@ from speculation.sequel import SequelPart
 __all__ = ["Scheduler"]
 
 _ROUTE_EVERY = 8  # rounds
-_ENDS_TO_KNOW = 8  # sequences, before the pace at which they end is known
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +87,7 @@ class Scheduler:
         self._last_round = 0
         self._needs_routing = False
         self.manners = Manners(clock, CostTable(), is_priced=is_priced)
+        self.answer_times = AnswerTimes(clock)
         self._on_round = on_round or (lambda done, planned: None)
 
     # Events
@@ -127,6 +128,7 @@ class Scheduler:
 
     def submit(self, sequence: RoutedSequence) -> None:
         """A new sequence; it runs as soon as there is room."""
+        self.answer_times.somebody_waits()
         sequence.submitted_s = self.clock.now_s()
         self.waiting.push(sequence)
 
@@ -176,6 +178,7 @@ class Scheduler:
         num_tokens = self.figures.num_tokens - num_before
         self.figures.recent.append((self.clock.now_s(), busy_s, num_tokens))
         self._observe_idleness(verifier, busy_s)
+        self.answer_times.round_ended(busy_s, goes_on=bool(self.running))
         self._needs_routing |= self.manners.round_ended(planned, ran, self.running.values(), num_tokens=num_tokens)
         self._on_round(done, planned)
 
@@ -317,7 +320,7 @@ class Scheduler:
         if drafts and sequence.parts.is_budgeted:
             self._needs_routing |= sequence.resting.observe(len(nodes))
         if sequence.output.take(verdict.tokens, guessed_by, verdict.logprobs):
-            self._answered()
+            self.answer_times.ended(sequence.position - sequence.num_prompt)
             self._end(sequence)
         else:
             self.pool.decided(sequence, verdict)
@@ -339,18 +342,11 @@ class Scheduler:
         self.figures.num_restarts += 1
         self.pool.restart(sequence)
 
-    def _answered(self) -> None:
-        """A sequence has said all: how far such moments are apart is known after a few, with others waiting."""
-        ended = self.figures.ended
-        ended.append(self.clock.now_s())
-        if len(ended) >= _ENDS_TO_KNOW:
-            self.figures.between_answers_s = (ended[-1] - ended[0]) / (len(ended) - 1)
-
     def _end(self, sequence: RoutedSequence) -> None:
         del self.running[sequence.id]
         self.pool.end(sequence)
         if not self.waiting:
-            self.figures.ended.clear()
+            self.answer_times.nobody_waits()
         if self.verifier is not None:
             self.verifier.num_reserved_blocks -= self._blocks(sequence)
             self._orders.end(sequence.id)
@@ -391,9 +387,16 @@ class Scheduler:
         return min(max(1.0 - busy_s / span_s, 0.0), 1.0) if span_s > 0.0 else 0.0
 
     def answered_in_s(self, num_before: int) -> float:
-        """When a sequence behind so many that wait would have its answer, by the pace at which sequences end while
-        others wait; 0 where that is not known, or nobody waits."""
-        return (num_before + len(self.running)) * self.figures.between_answers_s if num_before else 0.0
+        """When a sequence behind so many that wait would have its answer; 0 where that is not known, or it need not
+        wait."""
+        if not self.cost or not (num_before or len(self.running) >= self.max_running):
+            return 0.0
+        num = min(len(self.running) + num_before + 1, self.max_running)
+        context = sum(sequence.position for sequence in self.running.values()) / max(len(self.running), 1)
+        round_s = self.cost.cost_s(num, num * max(context, 1.0))
+        return self.answer_times.answered_in_s(
+            num_before, num_running=len(self.running), round_s=round_s, num_together=num
+        )
 
     def tokens_per_s(self) -> float:
         """Of the recent rounds."""

@@ -65,10 +65,6 @@ class SchedulerFigures:
     """Nodes of trees, at a verdict."""
     recent: deque[tuple[float, float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))
     """(end of the round, its seconds in the engine, tokens it decided)."""
-    ended: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    """When sequences had said all, since others began to wait for that."""
-    between_answers_s: float = 0.0
-    """Of the last time that others waited, as soon as it was long enough to say; 0 before."""
 
     def settled(self, num_checked: int, num_tokens: int, settled: Settled) -> None:
         """A verdict on one sequence, of whose tree so many nodes were checked."""
@@ -104,6 +100,8 @@ class FrontFigures:
     finished: Counter[Reason] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     """By the kind of error."""
+    turned_away: Counter[str] = field(default_factory=Counter)
+    """Calls that did not get as far as asking for something; the gate counts them."""
 
     def began_to_answer(self, request: Request, choice: Choice) -> None:
         """The first token is there."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
+from contracts.errors import PermissionDenied, Unauthenticated
 from router.answer import Reason
 from router.front import Front
 from router.metrics.families import counter, gauge, histogram
@@ -28,6 +29,11 @@ def requests(front: Front) -> Iterator[Metric]:
         "specfleet_requests_refused_total",
         "Requests that were not let in, by the kind of error.",
         [({"reason": reason}, count) for reason, count in sorted(figures.refused.items())],
+    )
+    yield counter(
+        "specfleet_calls_refused_total",
+        "Calls that were turned away for their key or certificate, by the kind of error.",
+        [({"reason": of.__name__}, figures.turned_away[of.__name__]) for of in (Unauthenticated, PermissionDenied)],
     )
     yield counter(
         "specfleet_requests_finished_total",

@@ -53,6 +53,7 @@ _CALLS = {
     "Inference/ListModels": message_of(pb.ListModelsRequest.DESCRIPTOR),
     "Admin/Status": message_of(admin_pb2.StatusRequest.DESCRIPTOR),
     "Admin/Drafters": message_of(admin_pb2.DraftersRequest.DESCRIPTOR),
+    "Admin/Metrics": message_of(admin_pb2.MetricsRequest.DESCRIPTOR),
 }
 _Said = tuple[str, bytes, float, int]
 

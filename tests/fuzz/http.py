@@ -183,7 +183,12 @@ async def _ask(target: Target, method: str, path: str, headers: dict[str, str], 
         )
     except (httpx.InvalidURL, UnicodeError):  # the client says it itself
         return
-    answer = await target.http.send(request)
+    try:
+        answer = await target.http.send(request)
+    except (httpx.ReadError, httpx.RemoteProtocolError):
+        # A kept connection may be given up in the moment in which it is used again: clients ask once more.
+        target.heard["hung up"] += 1
+        answer = await target.http.send(request)
     code = answer.status_code
     target.heard[str(code)] += 1
     if code in (200, 307):  # of a path with one slash too many

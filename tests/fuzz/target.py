@@ -112,7 +112,8 @@ class Holdings:
 @contextlib.asynccontextmanager
 async def target() -> AsyncIterator[Target]:
     """Answers are forgotten soon, so that what stays is a leak."""
-    limits = FrontLimits(max_waiting=16, keep_s=0.5, grace_s=0.5)
+    # A stalled machine must not look like a client that has gone: of that a plain answer would be cut short.
+    limits = FrontLimits(max_waiting=16, keep_s=0.5, grace_s=5.0)
     http_limits = HttpLimits(max_body=200_000, head_s=2.0, body_s=2.0, stall_s=5.0)
     with tempfile.TemporaryDirectory() as directory:
         folder = write_checkpoint(Path(directory) / "tiny", "llama")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from contracts.types import DrafterId, SamplingParams, SequenceId
 from engine.work import Verify
 from router.modes import MODES
-from router.orders import DrafterOrders
+from router.orders import DrafterOffer, DrafterOrders
 from speculation.drafting import Drafting
 from speculation.fusion import FusionKind
 from speculation.manner import Manner, MannerChoice
@@ -193,6 +194,30 @@ def test_a_drafter_that_falls_silent_is_waited_for_once(model: Model) -> None:
         assert [output.tokens for output in outputs] == [plain(model, p, SAMPLINGS[0], 30) for p in prompts]
         took_s[mode] = fleet.clock.now_s()
     assert took_s["vanilla"] - took_s["off"] < 0.6, "half a second, and that for all of them together"
+
+
+class Boaster(MuteDrafter):
+    """And it says that it is the fastest of all."""
+
+    def offer(self) -> DrafterOffer:
+        return replace(super().offer(), step_s=1e-6)
+
+
+def test_who_boasts_and_says_nothing_does_not_keep_sequences_from_others(model: Model) -> None:
+    prompts = [random_tokens(random.Random(index), 12) for index in range(4)]
+    truths = {tuple(prompt): [*prompt, *plain(model, prompt, SAMPLINGS[0], 60)] for prompt in prompts}
+
+    def truth(text: Sequence[int]) -> Sequence[int]:
+        return next(whole for prompt, whole in truths.items() if tuple(text[: len(prompt)]) == prompt)[len(text) :]
+
+    fleet = Fleet(model.engine())
+    fleet.add(Boaster(GarbageDrafter("boaster", 0), "boaster"))
+    fleet.add(InlineDrafter(GarbageDrafter("knows", 0, truth), "knows"))
+    for number, prompt in enumerate(prompts):  # one after the other
+        output = fleet.submit(str(number), prompt, SAMPLINGS[0], mode="fleet-fusion", max_tokens=60)
+        fleet.run()
+        assert output.tokens == truths[tuple(prompt)][len(prompt) :]
+    assert sum(drafter == "knows" for drafter in output.guessed_by) > 30
 
 
 def test_drafters_come_and_go_and_the_verifier_is_lost(model: Model) -> None:
