@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
-EXTRAS := service,test,chart
+EXTRAS := service,test,chart,docs
 TORCH := torch==2.13.0
 # pip's --index-url for torch alone, e.g. PyTorch's CPU index for a machine without CUDA; empty: pip's default index.
 TORCH_INDEX ?=
@@ -16,7 +16,7 @@ PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13 python3
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench fuzz soak protos clean
+.PHONY: help setup serve test check bench fuzz soak protos docs clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,15 +28,17 @@ serve: setup  ## Start the fleet of fleet.yaml on this machine, until Ctrl-C
 	$(BIN)/python -m cluster up -c fleet.yaml
 
 test: setup  ## Run the tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/helm
 
-check: setup  ## Lint, format, types, import arrows, and what is made from code
+check: setup  ## Lint, format, types, import arrows, what is made from code, chart and dashboards
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m helm.schema --check
 	$(BIN)/python -m helm.dashboards --check
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/helm
+	$(BIN)/python -m docs.make --check
 
 bench: setup  ## Measure the engine and print its figures
 	$(BIN)/python -m benchmarks.engine
@@ -51,6 +53,10 @@ fuzz: setup  ## Fuzz the three faces, MINUTES each
 
 protos: setup  ## Generate the wire types from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/specfleet/v1/*.proto
+
+docs: setup  ## Make the documentation a site, in build/site
+	$(BIN)/python -m docs.make
+	$(BIN)/mkdocs build --strict
 
 clean:  ## Remove caches and build products; .venv stays
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist specfleet.egg-info

@@ -44,17 +44,27 @@ class GenerateOptions(TypedDict, total=False):
     mode: str | None
     """How drafters work: off, vanilla, pearl or fleet; None: the fleet's default."""
     top_p: float | None
+    """Only the likeliest tokens that have this probability together."""
     top_k: int
+    """Only so many of the likeliest tokens; 0: all."""
     min_p: float
+    """Only tokens that are at least this part as likely as the likeliest."""
     repetition_penalty: float | None
+    """Above 1, tokens that are in the text already become less likely."""
     presence_penalty: float
+    """Taken from the logit of each token that was generated already."""
     frequency_penalty: float
+    """The same, once for each time that it was generated."""
     stop: str | Sequence[str]
     """The text ends before any of these."""
     stop_token_ids: Sequence[int]
+    """The text ends before any of these."""
     ignore_eos: bool
+    """The model's own end does not end the text."""
     logit_bias: Mapping[int, float]
+    """Added to the logits of these tokens, -100 to 100."""
     allowed_token_ids: Sequence[int] | None
+    """No other token may be chosen; None: any may."""
     num_logprobs: int
     """So many of the likeliest tokens are told beside each chosen one."""
     max_draft: int | None

@@ -94,9 +94,8 @@ class StoreConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        """`cert_file` goes with `key_file`, and `ca_file` with a URL that uses TLS. `journal: fsynced` and `num_replicas`
-        need a store that can wait for its disk and its replicas, as a Redis Cluster cannot; the embedded store has no
-        replicas.
+        """`cert_file` goes with `key_file`, and `ca_file` with a URL that uses TLS. `fsynced` and `num_replicas` need a
+        store that can wait for its disk and its replicas, as a Redis Cluster cannot; the embedded one has no replicas.
         """
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together; give both or none")

@@ -69,9 +69,7 @@ class GenerationSettings(_Part):
     )
     presence_penalty: Annotated[
         float | None,
-        Field(
-            description=f"{-MAX_PENALTY:g} to {MAX_PENALTY:g}, taken from the logits of tokens that were generated before"
-        ),
+        Field(description=f"{-MAX_PENALTY:g} to {MAX_PENALTY:g}, taken from the logits of tokens generated before"),
     ] = 0.0
     frequency_penalty: Annotated[float | None, Field(description="The same, once for each time")] = 0.0
     logit_bias: Annotated[

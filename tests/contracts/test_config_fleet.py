@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.config import DrafterConfig, FleetConfig, RouterConfig, load_config
-from contracts.config.drafter import DrafterKind
+from contracts.config.drafter import OwnKind
 from contracts.errors import ConfigError
 from workers.drafters.registry import KINDS, MODEL_KINDS
 
@@ -62,7 +62,7 @@ store: {url: "redis://store.example:6379/3"}
 
 
 def test_the_kinds_are_those_that_there_are() -> None:
-    assert set(get_args(DrafterKind)) == {*KINDS, *MODEL_KINDS}
+    assert set(get_args(OwnKind)) == {*KINDS, *MODEL_KINDS}
 
 
 @given(st.sampled_from([*KINDS, *MODEL_KINDS]), st.booleans())
@@ -81,8 +81,11 @@ WRONG_VALUES = [
     ("drafters: {'': {kind: stand}}", "drafters has the name ''"),
     ("drafters: [a]", "drafters is ['a']; it must be a mapping"),
     ("drafters: {a: }", "drafters.a is None; it must be a mapping with the keys capacity, engine"),
-    ("drafters: {a: {}}", 'drafters.a.kind is missing; it must be "model" or "prompt_lookup"'),
+    ("drafters: {a: {}}", "drafters.a.kind is missing; it must be model, prompt_lookup"),
     ("drafters: {a: {kind: ngram}}", "drafters.a.kind is 'ngram'; it must be"),
+    ("drafters: {a: {kind: 'mine:'}}", "drafters.a.kind is 'mine:'; it must be model"),
+    ("drafters: {a: {kind: '../mine:Echo'}}", "lookahead, retrieval, or a class of yours as module:Class"),
+    ("drafters: {a: {kind: 'mine:Echo', engine: {model: m}}}", "kind is 'mine:Echo' and engine is given; it must be"),
     (
         "drafters: {a: {kind: model, engine: {model: m, num_threads: 0}}}",
         'drafters.a.engine.num_threads is 0; it must be "auto" or an integer from 1 up to 1024',

@@ -22,6 +22,7 @@ class Echo:
     """A worker that answers every opening with a draft, and forgets what it saw when the stream is lost."""
 
     name = "echo"
+    num_sequences = num_stale = 0
     hello = fleet_pb2.FromWorker(drafter_hello=fleet_pb2.DrafterHello(name="echo"))
 
     def __init__(self) -> None:

@@ -6,19 +6,23 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from contracts.config import load_config
 from contracts.errors import InvalidArgument
 from contracts.types import ROOT, SamplingParams, SequenceId
 from engine.load import load_engine
 from engine.work import Verify
+from specfleet.health import READY
 from specfleet.v1 import fleet_pb2
 from tests.engine.checkpoints import write_checkpoint
 from tests.workers.router_side import Peer, Refusal, RouterSide, item, opening
@@ -145,6 +149,37 @@ def test_verifier_and_drafters_serve_together_and_leave_when_told(config: Path) 
             assert (await ended(lookup, signal.SIGINT))[0] == 0
             await target.send(fleet_pb2.ToWorker(drain=fleet_pb2.Drain()))
             assert (await ended(verifier))[0] == 0
+
+    asyncio.run(run())
+
+
+def test_one_of_many_processes_of_a_drafter_has_a_name_of_its_own_and_tells_of_its_health(config: Path) -> None:
+    def status(channel: grpc.Channel, service: str) -> int | None:
+        asked: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            found: int = asked.Check(health_pb2.HealthCheckRequest(service=service), timeout=1).status
+        except grpc.RpcError:
+            return None
+        return found
+
+    async def until(channel: grpc.Channel, service: str, wanted: int) -> None:
+        async with asyncio.timeout(60):
+            while await asyncio.to_thread(status, channel, service) != wanted:  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.02)
+
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
+            address, port = f"127.0.0.1:{taken.getsockname()[1]}", other.getsockname()[1]
+        names = ("--name", "lookup", "--as", "lookup-3", "--health", address)
+        with grpc.insecure_channel(address, options=[("grpc.max_reconnect_backoff_ms", 100)]) as channel:
+            async with started("workers.drafter", config, f"127.0.0.1:{port}", *names):
+                await until(channel, "", health_pb2.HealthCheckResponse.SERVING)
+                await until(channel, READY, health_pb2.HealthCheckResponse.NOT_SERVING)
+                async with RouterSide(port=port) as router:
+                    peer = await router.joined()
+                    assert peer.hello.drafter_hello.name == "lookup-3"
+                    await until(channel, READY, health_pb2.HealthCheckResponse.SERVING)
+                await until(channel, READY, health_pb2.HealthCheckResponse.NOT_SERVING)
 
     asyncio.run(run())
 

@@ -1,14 +1,15 @@
-"""Drafters by the name of their kind.
+"""Drafters by the name of their kind: ours by one word, anyone's as `module:Class`.
 
 Importing this loads no model library: a drafter that needs no model starts in a moment.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import InvalidArgument, shown
 from contracts.types import DrafterId, StepReport
@@ -123,10 +124,39 @@ MODEL_KINDS: Mapping[str, Callable[[Setup], Drafter]] = MappingProxyType({"model
 """How to make a drafter of each kind that runs one."""
 
 
+_PROTOCOL = ("kind", "num_logprobs", "open", "commit", "propose", "close")
+
+
 def make_drafter(kind: str, setup: Setup) -> Drafter:
-    """A drafter of a kind that is known by name."""
+    """A drafter of a kind that is known by name, or of a class that is importable here and is made from a `Setup`.
+
+    Such a class runs with all rights of this process. So its name may come from the fleet's own file alone, whose
+    author starts this process anyway, and from no message.
+    """
     maker = KINDS.get(kind) or MODEL_KINDS.get(kind)
-    if maker is None:
+    if maker is not None:
+        return maker(setup)
+    if ":" not in kind:
         known = ", ".join(sorted([*KINDS, *MODEL_KINDS]))
-        raise InvalidArgument(f"drafter kind is {shown(kind)}; known kinds are {known}")
-    return maker(setup)
+        raise InvalidArgument(f"drafter kind is {shown(kind)}; known kinds are {known}, and yours as module:Class")
+    drafter = _imported(kind)(setup)
+    if missing := [name for name in _PROTOCOL if not hasattr(drafter, name)]:
+        raise InvalidArgument(
+            f"drafter kind is {shown(kind)}, which has no {missing[0]}; it must have all of workers/drafters/drafter.py"
+        )
+    return drafter
+
+
+def _imported(kind: str) -> Callable[[Setup], Drafter]:
+    module, _, name = kind.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise InvalidArgument(
+            f"drafter kind is {shown(kind)}, and importing {module} fails: {error}; it must be a module in the folder "
+            "where the command is started, or on PYTHONPATH, on every machine that may host the drafter"
+        ) from error
+    made: Any = getattr(found, name, None)
+    if not isinstance(made, type):
+        raise InvalidArgument(f"drafter kind is {shown(kind)}, and {module} has no class {name}; it must have one")
+    return made

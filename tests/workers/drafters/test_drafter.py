@@ -203,6 +203,23 @@ def test_the_registry_knows_its_kinds() -> None:
         make_drafter("stand", Setup(drafter=DrafterId("d"), vocab_size=0))
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "no_such_module:Echo",
+            "importing no_such_module fails: No module named 'no_such_module'; it must be a module in",
+        ),
+        ("contracts.errors:Echo", r"contracts\.errors has no class Echo; it must have one"),
+        ("contracts.errors:status_of", r"contracts\.errors has no class status_of"),
+        ("contracts.errors:NotFound", r"has no kind; it must have all of workers/drafters/drafter\.py"),
+    ],
+)
+def test_a_class_that_is_no_drafter_is_refused(kind: str, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        make_drafter(kind, Setup(drafter=DrafterId("mine"), vocab_size=10))
+
+
 def test_the_checker_of_trees_sees_what_is_wrong() -> None:
     drafter = make("trigram")
     drafter.open([Opening(sequence=ONE, tenant=A, tokens=sentences(200, 2))])
