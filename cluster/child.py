@@ -20,11 +20,20 @@ class Child:
     """Starts its command, and starts it again when it ends, with growing delays.
 
     It has a process group of its own, so that Ctrl-C in a terminal reaches the supervisor alone, which then ends all
-    in order. Its log is a file.
+    in order. Its log is a file. `alone`: a file that only one such process at a time may hold.
     """
 
-    def __init__(self, name: str, command: Sequence[str], *, folder: Path, log: Path, clock: Clock) -> None:
-        self.name, self.log = name, log
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        log: Path,
+        clock: Clock,
+        alone: Path | None = None,
+    ) -> None:
+        self.name, self.log, self._alone = name, log, alone
         self._command, self._folder, self._clock = command, folder, clock
         self._process: subprocess.Popen[bytes] | None = None
         self._began_s, self._again_s = 0.0, 0.0
@@ -38,7 +47,7 @@ class Child:
 
     def start(self) -> None:
         """Starts it; a command that does not exist is an OSError of the process itself, seen by `watch`."""
-        tied = [sys.executable, "-m", "cluster.tied", str(os.getpid()), *self._command]
+        tied = [sys.executable, "-m", "cluster.tied", str(os.getpid()), str(self._alone or ""), *self._command]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 tied, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0

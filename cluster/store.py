@@ -20,7 +20,7 @@ def embedded_store(run_folder: Path, data: Path, *, log: Path, clock: Clock, is_
     """The server: on a socket that is the user's alone, its data kept from one fleet to the next.
 
     Every write is on disk within a second, or with `is_synced` before it is answered. A process that dies loses
-    nothing, a machine that does, a second or nothing.
+    nothing, a machine that does, a second or nothing. Two servers would spoil each other's data, so the second waits.
     """
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings = {
@@ -33,7 +33,8 @@ def embedded_store(run_folder: Path, data: Path, *, log: Path, clock: Clock, is_
         "save": "",
     }
     command = [str(get_binary_path()), *(word for key, value in settings.items() for word in (f"--{key}", value))]
-    return Child("store", command, folder=Path(__file__).resolve().parents[1], log=log, clock=clock)
+    folder = Path(__file__).resolve().parents[1]
+    return Child("store", command, folder=folder, log=log, clock=clock, alone=data / "in-use")
 
 
 def embedded_url(run_folder: Path) -> str:

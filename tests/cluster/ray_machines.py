@@ -184,4 +184,4 @@ class RayMachines:
 
 def _become(*command: str) -> Sequence[str]:
     """Any command as a module of Python's, which is what a machine runs."""
-    return ("cluster.tied", str(os.getpid()), *command)
+    return ("cluster.tied", str(os.getpid()), "", *command)
