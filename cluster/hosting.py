@@ -20,18 +20,19 @@ import grpc.aio
 
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.errors import InvalidArgument, SpecfleetError
+from specfleet.errors import InvalidRequest
 from workers.process import Worker, serve
 
 __all__ = ["Hosted", "HostedState", "drafter", "verifier"]
 
 logger = logging.getLogger(__name__)
 
-Phase = Literal["loading", "serving", "left", "refused", "failed"]
+Phase = Literal["loading", "serving", "joined", "left", "refused", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostedState:
-    """How a hosted node is; `version` counts the changes."""
+    """How a hosted node is; `version` counts the changes. One that serves dials the router until it has joined."""
 
     version: int
     phase: Phase
@@ -49,6 +50,8 @@ class Hosted:
         self, make: Callable[[], AbstractContextManager[Worker]], *, router: str, tls: Path | None = None
     ) -> None:
         self._make, self._router, self._tls = make, router, tls
+        self.worker: Worker | None = None
+        """Once it is loaded."""
         self._changed = threading.Condition()
         self._state = HostedState(version=0, phase="loading")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -72,11 +75,15 @@ class Hosted:
     def _run(self) -> None:
         try:
             with self._make() as worker:
+                self.worker = worker
                 asyncio.run(self._serve(worker))
             self._turn("left")
         except SpecfleetError as error:
             logger.error("%s", error)
             self._turn("refused" if _is_final(error) else "failed", str(error))
+        except InvalidRequest as error:
+            logger.error("%s", error.message)
+            self._turn("refused", error.message)
         except Exception as error:
             logger.exception("the node failed")
             self._turn("failed", f"{type(error).__name__}: {error}")
@@ -85,7 +92,10 @@ class Hosted:
         with self._changed:
             self._loop = asyncio.get_running_loop()
         self._turn("serving")
-        await serve(worker, router=self._router, stop=self._stop, tls=self._tls)
+        await serve(worker, router=self._router, stop=self._stop, tls=self._tls, on_joined=self._join)
+
+    def _join(self, is_joined: bool) -> None:
+        self._turn("joined" if is_joined else "serving")
 
     def _turn(self, phase: Phase, reason: str = "") -> None:
         with self._changed:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.config import DrafterConfig, EngineConfig, FleetConfig, SecurityConfig
-from contracts.config.names import NAME_HELP, is_name
+from contracts.config.names import NAME_HELP, is_name, names_of
 from contracts.errors import ConfigError, InvalidArgument, shown
 from engine.hub import is_hub_id
 
@@ -17,6 +17,7 @@ __all__ = [
     "Node",
     "Placement",
     "drafter_placement",
+    "drafters_of",
     "misfits",
     "placements",
     "with_models_found",
@@ -65,8 +66,16 @@ def placements(config: FleetConfig, *, has_gpus: bool, is_local: bool) -> list[P
     """All of them, the verifier first: without it the others are of no use."""
     if VERIFIER in config.drafters:
         raise ConfigError(f"drafters has the name {VERIFIER!r}, which is the target's; it must be another name")
-    drafters = [drafter_placement(name, of, is_local=is_local) for name, of in config.drafters.items()]
-    return [_verifier_placement(config.engine, has_gpus=has_gpus), *drafters]
+    drafters = [
+        drafter_placement(name, config.drafters[entry], is_local=is_local)
+        for name, entry in drafters_of(config).items()
+    ]
+    return [_verifier_placement(config, has_gpus=has_gpus, is_local=is_local), *drafters]
+
+
+def drafters_of(config: FleetConfig) -> dict[str, str]:
+    """The drafters to place by name, each with its entry in the file."""
+    return {name: entry for entry, of in config.drafters.items() for name in names_of(entry, of.replicas)}
 
 
 def drafter_placement(name: str, config: DrafterConfig, *, is_local: bool) -> Placement:
@@ -129,12 +138,13 @@ def _missing(models: Mapping[str, str]) -> str:
     return f"there is no such folder: {said}; a model must be a checkpoint folder or a hub id{hint}"
 
 
-def _verifier_placement(config: EngineConfig, *, has_gpus: bool) -> Placement:
+def _verifier_placement(config: FleetConfig, *, has_gpus: bool, is_local: bool) -> Placement:
     """A GPU for each rank, or the CPUs that its threads keep busy; where the machine decides, one for each rank."""
-    uses_gpus = config.device == "cuda" or (config.device == "auto" and has_gpus)
-    threads = 1 if uses_gpus or config.num_threads == "auto" else config.num_threads
-    amounts = {_CPU: float(threads * config.tensor_parallel), _GPU: float(config.tensor_parallel if uses_gpus else 0)}
-    return Placement(name=VERIFIER, amounts=_nonzero(amounts), labels={})
+    of = config.engine
+    uses_gpus = of.device == "cuda" or (of.device == "auto" and has_gpus)
+    threads = 1 if uses_gpus or of.num_threads == "auto" else of.num_threads
+    amounts = {_CPU: float(threads * of.tensor_parallel), _GPU: float(of.tensor_parallel if uses_gpus else 0)}
+    return Placement(name=VERIFIER, amounts=_nonzero(amounts), labels={} if is_local else config.verifier.labels)
 
 
 def _nonzero(amounts: Mapping[str, float]) -> dict[str, float]:

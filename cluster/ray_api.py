@@ -6,12 +6,15 @@ actor's own process, and talks to the router alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import re
 import socket
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,14 +22,17 @@ from typing import Any, Literal
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.metrics import Gauge
+from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from cluster.figures import Figure, worker_figures
 from cluster.hosting import Hosted, drafter, verifier
 from cluster.plan import VERIFIER, Dial, Node, Placement
-from cluster.ray_settings import check_asks_for_token
+from cluster.ray_settings import check_asks_for_token, report_s
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.errors import AlreadyExists, InvalidArgument, Unavailable, shown
+from contracts.logs import settle_logs
 
 __all__ = ["Actor", "Cluster", "Part", "Sighting"]
 
@@ -41,17 +47,46 @@ _OBJECT_STORE_BYTES = 80 * 2**20  # no object of ours is ever in it; this is the
 # Logical CPUs keep processes from crowding one of several machines. On the only one there is they would merely forbid
 # what the operating system does well, so there are as many as anyone may ask for.
 _LOCAL_CPUS = 100_000
+_HELD_BY_GROUP = re.compile(r"_group_([0-9]+_)?[0-9a-f]{36}$")
 _NUM_CALLS = 4  # one waits for changes, the others are answered meanwhile
+
+
+class _Gauges:
+    """Figures of this process in Ray's metrics."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Gauge] = {}
+
+    def set(self, figures: Iterable[Figure]) -> None:
+        for figure in figures:
+            if (gauge := self._made.get(figure.name)) is None:
+                gauge = self._made[figure.name] = Gauge(figure.name, figure.about, tuple(figure.labels))
+            gauge.set(figure.value, dict(figure.labels))
 
 
 class _Hosting:
     """What both actors do. Their classes differ in name alone, for that is what Ray's dashboard shows."""
 
     _hosted: Hosted
+    _made_of: str
 
     def state(self, after: int) -> dict[str, Any]:
-        """How the node is, as soon as it is not as it was at version `after`; with the process that it lives in."""
-        return {**self._hosted.state(after=after, timeout_s=_WATCH_S).to_plain(), "pid": os.getpid()}
+        """How the node is, as soon as it is not as it was at version `after`; with the process that it lives in, and
+        what it was made of.
+        """
+        state = self._hosted.state(after=after, timeout_s=_WATCH_S).to_plain()
+        return {**state, "pid": os.getpid(), "made_of": self._made_of}
+
+    def _publish(self, name: str) -> None:
+        """Tells Ray's metrics how it is, for ever, in a thread of its own."""
+
+        def publish() -> None:
+            gauges, every_s = _Gauges(), report_s(os.environ) / 2.0
+            while True:
+                gauges.set(worker_figures(name, self._hosted))
+                time.sleep(every_s)
+
+        threading.Thread(target=publish, daemon=True, name="metrics").start()
 
     def leave(self) -> None:
         """Tells the node to go."""
@@ -64,24 +99,30 @@ class _Hosting:
 
 class Verifier(_Hosting):
     def __init__(self, dial: Dial, engine: str, config: str) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._made_of = _made_of(dial, engine, config)
+        settle_logs("verifier")
         of = EngineConfig.model_validate(json.loads(engine))
         rounds = VerifierConfig.model_validate(json.loads(config))
         self._hosted = Hosted(
             partial(verifier, VERIFIER, of, rounds), router=dial.router, tls=dial.security.tls_of("verifier")
         )
+        self._publish(VERIFIER)
 
 
 class Drafter(_Hosting):
     def __init__(self, dial: Dial, name: str, config: str) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._made_of = _made_of(dial, name, config)
+        settle_logs("drafter")
         of = DrafterConfig.model_validate(json.loads(config))
         self._hosted = Hosted(partial(drafter, name, of), router=dial.router, tls=dial.security.tls_of("drafter"))
+        self._publish(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """News of an actor: what its node turned to, or "lost" with its process, or "gone" for good."""
+    """News of an actor: what its node turned to, or "lost" with its process, or "gone" for good; or that it is "other"
+    than what is wanted: one that was found, and made of something else.
+    """
 
     phase: str
     reason: str = ""
@@ -89,11 +130,13 @@ class Sighting:
 
 
 class Actor:
-    """One placed process and the news of it."""
+    """One placed process and the news of it. `made_of` is what it should be made of, where that is to be seen."""
 
-    def __init__(self, name: str, handle: Any, group: PlacementGroup | None) -> None:
-        self.name = name
-        self._handle, self._group = handle, group
+    def __init__(
+        self, name: str, handle: Any, group: PlacementGroup | None, *, is_found: bool = False, made_of: str = ""
+    ) -> None:
+        self.name, self.is_found = name, is_found
+        self._handle, self._group, self._made_of = handle, group, made_of
         self._pid, self._version = 0, -1
         self.news: Any = self._handle.state.remote(-1)
 
@@ -111,6 +154,9 @@ class Actor:
         is_new = state["pid"] != self._pid or state["version"] != self._version
         self._pid, self._version = state["pid"], state["version"]
         self.news = self._handle.state.remote(self._version)
+        made_of, self._made_of = self._made_of, ""
+        if made_of not in ("", state["made_of"]):
+            return Sighting(phase="other", pid=state["pid"])
         return Sighting(phase=state["phase"], reason=state["reason"], pid=state["pid"]) if is_new else None
 
     def leave(self) -> None:
@@ -129,15 +175,19 @@ class Actor:
 
 
 class Cluster:
-    """A Ray: one of our own on this machine, or one that is there already."""
+    """A Ray: one of our own on this machine, or one that is there already. With `outlives` what is placed on it goes on
+    when this process has ended, and is found by the next.
+    """
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, *, outlives: bool = False) -> None:
+        self._outlives = outlives
         info: Mapping[str, Any] = context.address_info
         self.address = str(info["address"])
         self.dashboard = f"http://{info['webui_url']}" if info.get("webui_url") else ""
         self.logs = str(info.get("session_dir", "")) and f"{info['session_dir']}/logs"
         self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         """This machine's address in the cluster."""
+        self._gauges = _Gauges()
         self._parts: Mapping[Part, str] = {"head": self.address, "raylet": _own_raylet()}
 
     @classmethod
@@ -160,7 +210,7 @@ class Cluster:
         return cls(context)
 
     @classmethod
-    def existing(cls, address: str, *, needs_token: bool) -> Cluster:
+    def existing(cls, address: str, *, needs_token: bool, outlives: bool = False) -> Cluster:
         """Joins the one at this address. Ray itself would look for it for minutes."""
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal():
@@ -175,13 +225,17 @@ class Cluster:
                 f"no Ray cluster answers at {shown(address)}: {_one_line(error)}; it must be host:port of one that "
                 "runs, or be left out to start one here"
             ) from error
-        return cls(context)
+        return cls(context, outlives=outlives)
 
     def lost(self) -> Part | None:
         """Which part of Ray answers no more. Asked of their ports, for what Ray itself is asked then is not answered
         for a minute, and afterwards Ray ends this process.
         """
         return next((part for part, address in self._parts.items() if not _answers(address)), None)
+
+    def publish(self, figures: Iterable[Figure]) -> None:
+        """Tells Ray's metrics what is to be known of the fleet as a whole."""
+        self._gauges.set(figures)
 
     def nodes(self) -> list[Node]:
         """The machines that are up, and all that they have, in use or not."""
@@ -202,15 +256,51 @@ class Cluster:
 
     def place_verifier(self, placement: Placement, engine: EngineConfig, config: VerifierConfig, dial: Dial) -> Actor:
         """The verifier group. Its place stays its own while Ray restarts it."""
-        group = placement_group([dict(placement.amounts)], strategy="STRICT_PACK", name=VERIFIER)
+        arguments = (dial, engine.model_dump_json(), config.model_dump_json())
+        if (found := self.find(VERIFIER, _made_of(*arguments))) is not None:
+            return found
+        group = self._group(placement)
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
         made = self._options(Verifier, placement, scheduling_strategy=strategy)
-        return _actor(VERIFIER, partial(made.remote, dial, engine.model_dump_json(), config.model_dump_json()), group)
+        return _actor(VERIFIER, partial(made.remote, *arguments), group)
 
     def place_drafter(self, placement: Placement, config: DrafterConfig, dial: Dial) -> Actor:
         """A drafter, wherever there is room for it."""
+        arguments = (dial, placement.name, config.model_dump_json())
+        if (found := self.find(placement.name, _made_of(*arguments))) is not None:
+            return found
         made = self._options(Drafter, placement, label_selector=dict(placement.labels))
-        return _actor(placement.name, partial(made.remote, dial, placement.name, config.model_dump_json()), None)
+        return _actor(placement.name, partial(made.remote, *arguments), None)
+
+    def find(self, name: str, made_of: str = "") -> Actor | None:
+        """One that outlived whoever placed it, if there can be any."""
+        if not self._outlives:
+            return None
+        try:
+            handle = ray.get_actor(name, namespace=_NAMESPACE)
+        except ValueError:  # what Ray says of a name that nobody has
+            return None
+        return Actor(name, handle, _group_of(name), is_found=True, made_of=made_of)
+
+    def names(self) -> set[str]:
+        """Of all that run here."""
+        named = ray.util.list_named_actors(all_namespaces=True)
+        return {each["name"] for each in named if each["namespace"] == _NAMESPACE}
+
+    def _group(self, placement: Placement) -> PlacementGroup:
+        if self._outlives and (left := _group_of(VERIFIER)) is not None:  # by one who ended between group and actor
+            remove_placement_group(left)
+        try:
+            group: PlacementGroup = placement_group(
+                [dict(placement.amounts)],
+                strategy="STRICT_PACK",
+                name=VERIFIER,
+                lifetime="detached" if self._outlives else None,
+                bundle_label_selector=[dict(placement.labels)],
+            )
+        except RayError as error:  # its name is taken
+            raise _another_fleet(VERIFIER) from error
+        return group
 
     def news(self, actors: Sequence[Actor], *, timeout_s: float) -> list[Actor]:
         """Those with news, as soon as there are any, or none when the time is up."""
@@ -227,8 +317,7 @@ class Cluster:
         """Ends what this process placed, and the Ray itself if it is our own."""
         ray.shutdown()
 
-    @staticmethod
-    def _options(kind: type[_Hosting], placement: Placement, **more: Any) -> Any:
+    def _options(self, kind: type[_Hosting], placement: Placement, **more: Any) -> Any:
         others = {name: amount for name, amount in placement.amounts.items() if name not in ("CPU", "GPU")}
         return ray.remote(kind).options(
             name=placement.name,
@@ -237,6 +326,7 @@ class Cluster:
             resources=others,
             max_restarts=-1,
             max_concurrency=_NUM_CALLS,
+            lifetime="detached" if self._outlives else None,
             **more,
         )
 
@@ -247,9 +337,24 @@ def _actor(name: str, make: Any, group: PlacementGroup | None) -> Actor:
     except ValueError as error:  # what Ray says of a name that is taken
         if group is not None:
             remove_placement_group(group)
-        raise AlreadyExists(
-            f"the cluster has an actor {name} in namespace {_NAMESPACE} already: another fleet runs on it"
-        ) from error
+        raise _another_fleet(name) from error
+
+
+def _another_fleet(name: str) -> AlreadyExists:
+    return AlreadyExists(f"the cluster has an actor {name} in namespace {_NAMESPACE} already: another fleet runs on it")
+
+
+def _group_of(name: str) -> PlacementGroup | None:
+    try:
+        group: PlacementGroup = get_placement_group(name)
+    except ValueError:  # what Ray says of a name that no group has
+        return None
+    return group
+
+
+def _made_of(dial: Dial, *parts: str) -> str:
+    """Tells two settings apart; whoever finds an actor that runs can see whether it is the one that is wanted."""
+    return hashlib.sha256(json.dumps([dial.router, dial.security.model_dump_json(), *parts]).encode()).hexdigest()
 
 
 def _own_raylet() -> str:
@@ -269,8 +374,9 @@ def _answers(address: str) -> bool:
 
 
 def _is_for_placing(name: str) -> bool:
-    """Not Ray's own: a node's name as a resource, and memory, of which we claim none."""
-    return not name.startswith("node:") and name not in ("memory", "object_store_memory")
+    """Not Ray's own: a node's name as a resource, what placement groups hold, and memory, of which we claim none."""
+    is_held = _HELD_BY_GROUP.search(name) is not None
+    return not is_held and not name.startswith("node:") and name not in ("memory", "object_store_memory")
 
 
 def _one_line(error: BaseException) -> str:

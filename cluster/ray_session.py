@@ -27,7 +27,7 @@ _LOOK_S = 0.2
 
 
 class RaySession:
-    """One of our own on this machine, or the one at `address`."""
+    """One of our own on this machine, or the one at `address`, where with `outlives` what is placed outlives us."""
 
     def __init__(
         self,
@@ -35,12 +35,14 @@ class RaySession:
         *,
         folder: Path,
         has_dashboard: bool,
+        outlives: bool,
         is_insecure: bool,
         say: Callable[[str], None],
         ending: Ending,
         clock: Clock,
     ) -> None:
         self._address, self._folder, self._has_dashboard = address, folder, has_dashboard
+        self._outlives = outlives
         self._needs_token = needs_token(address, is_insecure=is_insecure)
         self._say, self._ending, self._clock = say, ending, clock
         self.cluster: Cluster
@@ -59,7 +61,7 @@ class RaySession:
             if self._address is None:
                 self.cluster = self._own(Cluster)
             else:
-                self.cluster = Cluster.existing(self._address, needs_token=self._needs_token)
+                self.cluster = Cluster.existing(self._address, needs_token=self._needs_token, outlives=self._outlives)
         except SystemExit:  # Ray's own answer to SIGTERM while it starts; it has ended its processes
             raise Stopped from None
         finally:
@@ -79,7 +81,9 @@ class RaySession:
         return cluster.local(folder=self._folder, has_dashboard=self._has_dashboard)
 
     def close(self) -> None:
-        """Ends what was placed, and a Ray of our own. A lost head of others is asked nothing: it would take long."""
+        """Ends what was placed, unless that outlives us, and a Ray of our own. A lost head of others is asked nothing:
+        it would take long.
+        """
         adopt_orphans()
         if self.is_local or self.cluster.lost() is None:
             self.cluster.shut_down()

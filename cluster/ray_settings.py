@@ -10,12 +10,13 @@ import grpc
 from contracts.config.security import is_loopback
 from contracts.errors import ConfigError, shown
 
-__all__ = ["check_asks_for_token", "needs_token", "reconnect_s", "settle_environment"]
+__all__ = ["check_asks_for_token", "needs_token", "reconnect_s", "report_s", "settle_environment"]
 
 _MODE = "RAY_AUTH_MODE"
 _TOKEN = "token"
 _ANY_CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 _ANSWER_S = 5.0
+_REPORT, _REPORT_MS = "RAY_metrics_report_interval_ms", "10000"  # the latter is Ray's own default
 _RECONNECT, _RECONNECT_S = "RAY_gcs_rpc_server_reconnect_timeout_s", "60"  # the latter is Ray's own default
 
 _EVERYWHERE = {
@@ -53,6 +54,11 @@ def settle_environment(*, is_local: bool, needs_token: bool = False) -> None:
 def reconnect_s(environment: Mapping[str, str]) -> float:
     """How long a process of Ray's looks for a lost head before Ray ends it."""
     return float(environment.get(_RECONNECT, _RECONNECT_S))
+
+
+def report_s(environment: Mapping[str, str]) -> float:
+    """How often Ray takes the metrics of its processes on; what was not told for two of these it forgets."""
+    return float(environment.get(_REPORT, _REPORT_MS)) / 1e3
 
 
 def check_asks_for_token(address: str) -> None:

@@ -1,4 +1,4 @@
-"""What a supervisor needs of the router: where it will be, and who has joined it."""
+"""What a fleet's command needs of its router: where it will be, and whether it is there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from contracts.errors import AlreadyExists, ConfigError
 from specfleet.admin import Admin
 from specfleet.errors import SpecfleetClientError
 
-__all__ = ["joined", "with_ports"]
-
-_AWAY = "away"  # how the router calls a verifier that it has not got
-_OUT = "quarantined"  # and a drafter that it keeps out
+__all__ = ["is_up", "with_ports"]
 
 
 def with_ports(config: RouterConfig) -> RouterConfig:
@@ -23,14 +20,13 @@ def with_ports(config: RouterConfig) -> RouterConfig:
     return config.model_copy(update=ports)
 
 
-def joined(router: Admin) -> set[str] | None:
-    """The names of the workers that are in the fleet; None when the router does not answer."""
+def is_up(router: Admin) -> bool:
+    """Whether it is there."""
     try:
-        status = router.status()
+        router.status()
     except SpecfleetClientError:
-        return None
-    verifier = {status.verifier.name} if status.verifier.state != _AWAY else set()
-    return {drafter.name for drafter in status.drafters if drafter.state != _OUT} | verifier
+        return False
+    return True
 
 
 def _free_port(host: str, port: int, key: str) -> int:

@@ -1,7 +1,8 @@
 """A fleet while it runs: what every process of it does, what is started again and when, and what is said about it.
 
 Ray restarts a process that dies. What the supervisor adds: pauses for a node that fails again and again, an end to it
-when a node was refused, because it would be refused again, and commands that add and remove drafters.
+when a node was refused, because it would be refused again, and commands that add and remove drafters. Where workers
+outlive it, its successor takes those that run as they are, replaces those with other settings, and sends the rest away.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import queue
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from pydantic import ValidationError
@@ -19,18 +21,16 @@ from cluster.child import Child
 from cluster.control import Command
 from cluster.plan import VERIFIER, Dial, Placement, drafter_placement, misfits
 from cluster.ray_api import Actor, Cluster, Sighting
-from cluster.router_face import joined
 from contracts.clock import Clock
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.errors import AlreadyExists, InvalidArgument, NotFound, SpecfleetError, Unavailable, shown
-from specfleet.admin import Admin
 
 __all__ = ["Supervisor"]
 
 _PLACING_S = 10.0  # after which it is worth saying that something has no place
 _LEAVE_S = 5.0
 
-Phase = Literal["placing", "loading", "serving", "joined", "lost", "failed", "refused", "leaving"]
+Phase = Literal["placing", "loading", "serving", "joined", "lost", "failed", "refused", "leaving", "making-room"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class _Worker:
     reason: str = ""
     pid: int = 0
     again_s: float | None = None
-    """When it is started again, if that is for the supervisor to do; or removed, if it leaves."""
+    """When it is started again, if that is for the supervisor to do; or removed, if it leaves or makes room."""
     backoff: Backoff = field(default_factory=Backoff)
     answer: Future[str] | None = None
     """To whoever ordered it to come or to go."""
@@ -58,15 +58,13 @@ class Supervisor:
         self,
         *,
         cluster: Cluster,
-        router: Child,
-        others: Iterable[Child],
-        admin: Admin,
+        children: Iterable[Child],
         dial: Dial,
         is_local: bool,
         say: Callable[[str], None],
         clock: Clock,
     ) -> None:
-        self._cluster, self._router, self._others, self._admin = cluster, router, list(others), admin
+        self._cluster, self._children = cluster, list(children)
         self._dial, self._is_local, self._say, self._clock = dial, is_local, say, clock
         self._workers: dict[str, _Worker] = {}
 
@@ -79,6 +77,24 @@ class Supervisor:
     def start_drafter(self, placement: Placement, config: DrafterConfig, answer: Future[str] | None = None) -> None:
         """Places a drafter."""
         self._start(placement, lambda: self._cluster.place_drafter(placement, config, self._dial), answer)
+
+    def dismiss_others(self) -> None:
+        """Sends away whoever runs and is none of those that were started here."""
+        for name in self._cluster.names() - self._workers.keys():
+            if (actor := self._cluster.find(name)) is not None:
+                nowhere = Placement(name=name, amounts={}, labels={})
+                self._send_away(self._add_worker(nowhere, partial(_same, actor)), works=True)
+
+    def dismiss_all(self) -> None:
+        """Sends everyone away."""
+        for worker in list(self._workers.values()):
+            if worker.phase != "leaving":
+                self._send_away(worker, works=worker.phase in ("serving", "joined"))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is left."""
+        return not self._workers
 
     @property
     def is_ready(self) -> bool:
@@ -109,7 +125,6 @@ class Supervisor:
         for actor in self._cluster.news(list(actors), timeout_s=timeout_s):
             if (sighting := actor.read()) is not None:
                 self._see(actors[actor], sighting)
-        self._see_who_joined()
         for worker in list(self._workers.values()):
             self._do_what_is_due(worker)
 
@@ -138,31 +153,38 @@ class Supervisor:
         return False
 
     def _start(self, placement: Placement, place: Callable[[], Actor], answer: Future[str] | None = None) -> None:
-        self._workers[placement.name] = _Worker(
+        worker = self._add_worker(placement, place, answer)
+        if worker.actor.is_found:
+            self._say(f"{placement.name} runs already")
+
+    def _add_worker(
+        self, placement: Placement, place: Callable[[], Actor], answer: Future[str] | None = None
+    ) -> _Worker:
+        worker = self._workers[placement.name] = _Worker(
             placement=placement, place=place, actor=place(), since_s=self._clock.now_s(), answer=answer
         )
+        return worker
 
     def watch_children(self) -> None:
         """Of all that is due, what is possible without Ray: router and store are started again."""
-        for child in self._others:
-            self._tell(child.watch())
-        if said := self._router.watch():
-            self._tell(said)
-            for worker in self._workers.values():
-                if worker.phase == "joined":  # and has to join again
-                    self._turn(worker, "serving")
-
-    def _tell(self, said: str) -> None:
-        if said:
-            self._say(said)
+        for child in self._children:
+            if said := child.watch():
+                self._say(said)
 
     def _see(self, worker: _Worker, sighting: Sighting) -> None:
         name = worker.placement.name
+        if worker.phase in ("leaving", "making-room"):
+            if sighting.phase not in ("loading", "serving", "joined", "other"):
+                self._see_it_leave(worker)
+            return
         match sighting.phase:
-            case "loading" | "serving":
+            case "loading" | "serving" | "joined":
                 worker.pid = sighting.pid
-                if worker.phase != "leaving":
-                    self._turn(worker, "loading" if sighting.phase == "loading" else "serving")
+                self._see_it_come(worker, sighting.phase)
+            case "other":
+                self._say(f"{name} runs with other settings than the file's, and is replaced")
+                worker.actor.leave()
+                worker.phase, worker.again_s = "making-room", self._clock.now_s() + _LEAVE_S
             case "left":
                 self._see_it_leave(worker)
             case "refused":
@@ -178,8 +200,18 @@ class Supervisor:
                 self._turn(worker, "failed" if sighting.phase == "failed" else "lost", sighting.reason)
                 worker.again_s = self._clock.now_s() + delay_s
 
+    def _see_it_come(self, worker: _Worker, phase: Literal["loading", "serving", "joined"]) -> None:
+        if phase == "joined":
+            name, waited_s = worker.placement.name, self._clock.now_s() - worker.since_s
+            self._say(f"{name} has joined, as process {worker.pid} ({waited_s:.1f} s)")
+            self._answer(worker, f"{name} has joined")
+        self._turn(worker, phase)
+
     def _see_it_leave(self, worker: _Worker) -> None:
         name, was_ordered = worker.placement.name, worker.phase == "leaving"
+        if worker.phase == "making-room":
+            self._place_again(worker)
+            return
         self._remove(worker)
         if was_ordered:
             return
@@ -187,18 +219,6 @@ class Supervisor:
             self._say(f"{name} has left, as it was told to; nothing is generated until the fleet is started again")
         else:
             self._say(f"{name} has left, as it was told to; `python -m cluster add-drafter {name}` brings it back")
-
-    def _see_who_joined(self) -> None:
-        waiting = [worker for worker in self._workers.values() if worker.phase == "serving"]
-        if not waiting or (names := joined(self._admin)) is None:
-            return
-        for worker in waiting:
-            name = worker.placement.name
-            if name in names:
-                waited_s = self._clock.now_s() - worker.since_s
-                self._turn(worker, "joined")
-                self._say(f"{name} has joined, as process {worker.pid} ({waited_s:.1f} s)")
-                self._answer(worker, f"{name} has joined")
 
     def _do_what_is_due(self, worker: _Worker) -> None:
         now_s, name = self._clock.now_s(), worker.placement.name
@@ -209,13 +229,21 @@ class Supervisor:
             elif worker.phase == "failed":
                 worker.actor.restart()
             else:
-                worker.actor.remove()
-                worker.actor = worker.place()
+                self._place_again(worker)
         elif worker.phase == "placing" and worker.again_s is None and now_s >= worker.since_s + _PLACING_S:
+            if worker.actor.is_found:  # and does not say what it is made of: it may wait for a place that it never gets
+                self._say(f"{name} was found and says nothing; it is placed anew")
+                self._place_again(worker)
+                return
             worker.since_s = now_s
             free = ", ".join(f"{amount:g} {of}" for of, amount in sorted(self._cluster.free().items())) or "nothing"
             need = ", ".join(f"{amount:g} {of}" for of, amount in worker.placement.amounts.items())
             self._say(f"{name} waits for a place with {need}; all nodes together have {free} free")
+
+    def _place_again(self, worker: _Worker) -> None:
+        worker.actor.remove()
+        self._turn(worker, "placing")
+        worker.since_s, worker.again_s, worker.actor = self._clock.now_s(), None, worker.place()
 
     # What was ordered
 
@@ -230,7 +258,7 @@ class Supervisor:
                     raise NotFound(f"the fleet has no drafter {shown(command.name)}; its drafters are {known}")
                 self._answer(worker, Unavailable(f"{command.name} is removed"))
                 worker.answer = command.answer
-                self._send_away(worker)
+                self._send_away(worker, works=worker.phase in ("serving", "joined"))
             case _:
                 raise InvalidArgument(f"the command is {shown(command.do)}; it must be one that this fleet knows")
 
@@ -247,9 +275,8 @@ class Supervisor:
         self.start_drafter(placement, config, command.answer)
         self._say(f"{command.name} is added")
 
-    def _send_away(self, worker: _Worker) -> None:
+    def _send_away(self, worker: _Worker, *, works: bool) -> None:
         """A node that works may finish its step; one that does not has nothing to finish."""
-        works = worker.phase in ("serving", "joined")
         worker.phase, worker.again_s = "leaving", self._clock.now_s() + _LEAVE_S
         if works:
             worker.actor.leave()
@@ -280,3 +307,7 @@ class Supervisor:
         if worker.phase == "joined" or phase in ("joined", "lost", "failed"):
             worker.since_s = self._clock.now_s()
         worker.phase, worker.reason = phase, reason
+
+
+def _same(actor: Actor) -> Actor:
+    return actor

@@ -1,4 +1,8 @@
-"""`python -m cluster up`: from a YAML file to a running fleet, until it is told to end."""
+"""`python -m cluster up`: from a YAML file to a running fleet, until it is told to end.
+
+With `--router` it is the workers of a fleet whose router and store are elsewhere; they outlive the command, and its
+successor finds them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import queue
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,18 +23,22 @@ from cluster.child import Child
 from cluster.control import Command, commands
 from cluster.descendants import end_orphans
 from cluster.ending import Ending, Stopped
+from cluster.figures import RouterFigures
 from cluster.home import Home, Record, state_folder
-from cluster.plan import VERIFIER, Dial, misfits, placements, with_models_found
+from cluster.plan import VERIFIER, Dial, Placement, drafters_of, misfits, placements, with_models_found
 from cluster.ray_session import RaySession
-from cluster.router_face import joined, with_ports
+from cluster.ray_settings import report_s
+from cluster.router_face import is_up, with_ports
 from cluster.store import answers, embedded_store, embedded_url, with_absolute_files
 from contracts.clock import Clock, SystemClock
 from contracts.config import FleetConfig, SecurityConfig, load_config
 from contracts.config.security import is_loopback
-from contracts.errors import ConfigError, InvalidArgument, Unavailable
+from contracts.errors import ConfigError, InvalidArgument, Unavailable, shown
+from contracts.logs import is_json, written
 from router.journal.opening import check_store
 from specfleet.admin import Admin
 from specfleet.errors import InvalidRequest
+from specfleet.health import Health
 
 if TYPE_CHECKING:
     from cluster.ray_api import Part
@@ -48,11 +56,13 @@ _ANY_HOST = ("0.0.0.0", "::")
 _KEY_VARIABLE = "SPECFLEET_API_KEY"
 
 
-def up(config_file: Path, *, address: str | None, has_dashboard: bool) -> int:
+def up(config_file: Path, *, address: str | None, has_dashboard: bool, router: str | None, health: Health) -> int:
     """Starts the fleet of this file, and keeps it running until told to end; the exit status.
 
     Everything that can be seen to be wrong is refused before the first process is started.
     """
+    if router is not None:
+        _check_elsewhere(router, address)
     clock = SystemClock()
     say = _sayer(clock)
     ending = Ending(say)
@@ -62,21 +72,23 @@ def up(config_file: Path, *, address: str | None, has_dashboard: bool) -> int:
     config = config.model_copy(
         update={"security": _absolute(config.security), "store": with_absolute_files(config.store)}
     )
-    api_key = _own_key(config.security)
+    api_key = _own_key(config.security) if router is None else None
     placements(config, has_gpus=False, is_local=address is None)  # for what it refuses
     with Home(state_folder()) as home, ExitStack() as stack:
         stack.push(partial(_show_logs, home, say))
-        config = config.model_copy(update={"router": with_ports(config.router)})
+        if router is None:
+            config = config.model_copy(update={"router": with_ports(config.router)})
         ray = RaySession(
             address,
             folder=home.run / "ray",
             has_dashboard=has_dashboard,
+            outlives=router is not None,
             is_insecure=config.security.insecure,
             say=say,
             ending=ending,
             clock=clock,
         )
-        fleet = _Fleet(config, home, ray, say, ending, clock, api_key=api_key)
+        fleet = _Fleet(config, home, ray, say, ending, clock, api_key=api_key, elsewhere=router, health=health)
         try:
             fleet.start(stack)
             fleet.run()
@@ -99,45 +111,51 @@ class _Fleet:
         clock: Clock,
         *,
         api_key: str | None,
+        elsewhere: str | None,
+        health: Health,
     ) -> None:
-        self._api_key = api_key
+        self._api_key, self._elsewhere, self._health = api_key, elsewhere, health
         self._config, self._home, self._ray = config, home, ray
         self._say, self._ending, self._clock = say, ending, clock
         self._socket = home.run / "control.sock"
+        self._was_told_down = False
         self._supervisor: Supervisor
+        self._figures: RouterFigures | None = None
+        """Of the router that is started here; one elsewhere has whoever reads it there."""
         self._commands: queue.SimpleQueue[Command]
-        self._grpc = f"{_reached(config.router.host)}:{config.router.grpc_port}"
+        self._grpc = elsewhere or f"{_reached(config.router.host)}:{config.router.grpc_port}"
         scheme = "http" if config.security.tls_of("router") is None else "https"
-        self._http = f"{scheme}://{_reached(config.router.host)}:{config.router.http_port}"
+        self._http = "" if elsewhere else f"{scheme}://{_reached(config.router.host)}:{config.router.http_port}"
 
     def start(self, stack: ExitStack) -> None:
         """Store, router, Ray, workers; what takes long is under way while the next begins."""
         stack.callback(end_orphans, _ORPHANS_S)
-        others = self._start_store(stack)
-        router = self._start_router(stack)
+        children = [] if self._elsewhere else [*self._start_store(stack), self._start_router(stack)]
         self._ray.open()
         stack.callback(self._ray.close)
         self._ending.check()
         wanted = placements(self._config, has_gpus=self._has_gpus(), is_local=self._ray.is_local)
-        if reasons := misfits(wanted, self._ray.cluster.nodes()):
-            raise Unavailable(f"the fleet cannot be placed: {'; '.join(reasons)}")
-        admin = stack.enter_context(self._admin())
-        self._await_router(router, admin)
+        self._check_places(wanted)
+        if children:
+            admin = stack.enter_context(self._admin())
+            self._await_router(children[-1], admin)
+            self._figures = RouterFigures(admin, self._clock, every_s=report_s(os.environ) / 2.0)
         from cluster.supervisor import Supervisor  # here, for it loads Ray
 
         self._supervisor = Supervisor(
             cluster=self._ray.cluster,
-            router=router,
-            others=others,
-            admin=admin,
+            children=children,
             dial=self._dial(),
             is_local=self._ray.is_local,
             say=self._say,
             clock=self._clock,
         )
         self._supervisor.start_verifier(wanted[0], self._config.engine, self._config.verifier)
+        entries = drafters_of(self._config)
         for placement in wanted[1:]:
-            self._supervisor.start_drafter(placement, self._config.drafters[placement.name])
+            self._supervisor.start_drafter(placement, self._config.drafters[entries[placement.name]])
+        if self._elsewhere:
+            self._supervisor.dismiss_others()
         self._commands = stack.enter_context(commands(self._socket))
         self._home.write(self._record())
 
@@ -147,6 +165,10 @@ class _Fleet:
         self._print_ready()
         while not self._ending.is_wanted:
             self._tick()
+        if self._was_told_down and self._elsewhere:
+            self._supervisor.dismiss_all()
+            while not self._supervisor.is_empty:
+                self._supervisor.tick(_TICK_S)
 
     # Phases
 
@@ -182,8 +204,16 @@ class _Fleet:
         stack.callback(router.stop, _STOP_ROUTER_S)
         return router
 
+    def _check_places(self, wanted: Sequence[Placement]) -> None:
+        """Refuses what no node can have; where nodes come after their supervisor, it says so and waits."""
+        if not (reasons := misfits(wanted, self._ray.cluster.nodes())):
+            return
+        if not self._elsewhere:
+            raise Unavailable(f"the fleet cannot be placed: {'; '.join(reasons)}")
+        self._say(f"not all can be placed yet: {'; '.join(reasons)}")
+
     def _await_router(self, router: Child, admin: Admin) -> None:
-        self._until(router, lambda: joined(admin) is not None)
+        self._until(router, lambda: is_up(admin))
         self._say(f"router: gRPC at {self._grpc}, HTTP at {self._http}")
 
     def _await_ready(self) -> None:
@@ -200,15 +230,23 @@ class _Fleet:
     def _print_ready(self) -> None:
         without = "".join(f", without {name}, which was refused" for name in self._supervisor.refused)
         self._say(f"READY{without}")
+        where = {name: value for name, value in self._where().items() if value}
+        if is_json():
+            self._say(", ".join(f"{name}: {value}" for name, value in where.items()))
+            return
+        for name, value in where.items():
+            print(f"  {name:<10} {value}", flush=True)
+
+    def _where(self) -> dict[str, str]:
+        """What whoever started it wants to know next; empty is not there."""
+        if self._elsewhere:
+            return {"router": self._elsewhere, "end": "python -m cluster down, for the workers outlive this command"}
         program = os.path.relpath(Path(sys.prefix) / "bin" / "specfleet")
         try_it = f'{program} generate "SELECT name FROM" --address {self._grpc}'
         if (tls := self._config.security.tls_of("client")) is not None:
             try_it += f" --tls {tls}"
         lines = {"gRPC": self._grpc, "HTTP": f"{self._http}/v1", "dashboard": self._ray.cluster.dashboard}
-        lines |= {"logs": f"{self._home.logs}, {self._ray.cluster.logs}", "try": try_it, "end": "Ctrl-C"}
-        for name, value in lines.items():
-            if value:
-                print(f"  {name:<10} {value}", flush=True)
+        return lines | {"logs": f"{self._home.logs}, {self._ray.cluster.logs}", "try": try_it, "end": "Ctrl-C"}
 
     # Parts of them
 
@@ -216,8 +254,12 @@ class _Fleet:
         if (lost := self._ray.cluster.lost()) is not None:
             self._do_without_ray(lost)
         self._supervisor.tick(_TICK_S)
+        self._health.beat()
+        self._health.is_ready = self._supervisor.is_ready
+        if self._figures is not None:
+            self._ray.cluster.publish(self._figures.due())
         if self._supervisor.carry_out(self._commands):
-            self._ending.is_wanted = True
+            self._was_told_down = self._ending.is_wanted = True
 
     def _do_without_ray(self, lost: Part) -> None:
         if not self._ray.is_local:
@@ -250,6 +292,8 @@ class _Fleet:
 
     def _dial(self) -> Dial:
         """How workers find the router, which on a cluster has to be an address that other machines reach."""
+        if self._elsewhere:
+            return Dial(router=self._elsewhere, security=self._config.security)
         host, others = self._config.router.host, [node.name for node in self._ray.cluster.nodes()]
         here = self._ray.cluster.host
         if is_loopback(host) and any(name != here for name in others):
@@ -269,6 +313,16 @@ class _Fleet:
             dashboard=self._ray.cluster.dashboard,
             ray=self._ray.cluster.address,
             is_local=self._ray.is_local,
+        )
+
+
+def _check_elsewhere(router: str, address: str | None) -> None:
+    host, _, port = router.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InvalidArgument(f"--router is {shown(router)}; it must be host:port of a router's gRPC")
+    if address is None:
+        raise InvalidArgument(
+            "--router is given without --address; workers that outlive this command need a Ray that does, at host:port"
         )
 
 
@@ -301,5 +355,7 @@ def _reached(host: str) -> str:
 
 
 def _sayer(clock: Clock) -> Callable[[str], None]:
+    if is_json():
+        return lambda text: print(written("supervisor", "INFO", text), flush=True)
     began_s = clock.now_s()
     return lambda text: print(f"{clock.now_s() - began_s:6.1f} s  {text}", flush=True)

@@ -84,8 +84,9 @@ class RoundMaker:
         """How long until those whose drafters' turn it is should be ready too. Without them a round reads the weights
         for a part of the sequences, and they do so again; so it waits, but not longer than a round takes."""
         now_s = self.clock.now_s()
+        step_s = {drafter: self.roster.step_s(drafter) for drafter in {d for s in held for d in s.drafting.drafters}}
         delay_s = max(
-            s.asked_s + LINK_S + (s.max_draft + 1) * max(map(self.roster.step_s, s.drafting.drafters)) - now_s
+            s.asked_s + LINK_S + (s.max_draft + 1) * max(step_s[drafter] for drafter in s.drafting.drafters) - now_s
             for s in held
         )
         return delay_s if delay_s < self.round_s() else 0.0

@@ -123,6 +123,7 @@ async def run_router(
         learned = Learned(scheduler.roster, journal, leadership, clock, every_s=store.snapshot_s)
         memories = DrafterMemories(journal, leadership, clock, every_s=store.snapshot_s)
         front = Front(scheduler, loop, clock, limits, recorder=recorder, quotas=quotas, tracing=tracing)
+        front.figures.turned_away = gate.turned_away
         fleet = FleetService("router", scheduler, loop, front, timeline, memories)
         server = grpc.aio.server(options=_OPTIONS, interceptors=[GrpcGate(gate, open_services=_OPEN), GrpcParsing()])
         inference_pb2_grpc.add_InferenceServicer_to_server(InferenceService(front), server)

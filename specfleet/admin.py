@@ -48,6 +48,11 @@ class Admin:
         answer: pb.StatusResponse = self._connection.answer(self._stub.Status, pb.StatusRequest(), self._timeout_s)
         return answer
 
+    def metrics(self) -> str:
+        """All that the router counts, in the text form that Prometheus reads."""
+        answer: pb.MetricsResponse = self._connection.answer(self._stub.Metrics, pb.MetricsRequest(), self._timeout_s)
+        return answer.text
+
     def drain(self, worker: str = "") -> tuple[str, ...]:
         """Takes a worker, or without a name the whole fleet, out of service; who that concerns."""
         answer: pb.DrainResponse = self._connection.answer(

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from contracts.config import load_config
 from contracts.errors import InvalidArgument, shown
+from specfleet.health import Health
 from workers.drafter_node.hosting import hosted
-from workers.process import entry, parser, router_of, run_worker
+from workers.process import checked_name, entry, parser, router_of, run_worker
 
 __all__ = ["main"]
 
@@ -18,17 +19,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see workers.process for its exit status."""
     options = parser("workers.drafter", "Serve one of the fleet's drafters.")
     options.add_argument("--name", required=True, help="which of the configuration's drafters")
-    return entry(_run, options.parse_args(arguments))
+    options.add_argument(
+        "--as", dest="alias", metavar="NAME", help="its name in the fleet, where several processes are this drafter"
+    )
+    return entry("drafter", _run, options.parse_args(arguments))
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, health: Health) -> None:
     config = load_config(options.config)
     drafter = config.drafters.get(options.name)
     if drafter is None:
         known = ", ".join(config.drafters) or "none"
         raise InvalidArgument(f"--name is {shown(options.name)}; drafters of {options.config}: {known}")
-    with hosted(options.name, drafter) as node:
-        run_worker(node, router=router_of(options, config), tls=config.security.tls_of("drafter"))
+    with hosted(checked_name(options.alias or options.name), drafter) as node:
+        run_worker(node, health, router=router_of(options, config), tls=config.security.tls_of("drafter"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,10 +119,13 @@ class Link:
         hello: fleet_pb2.FromWorker,
         inbox: Inbox[Arrival],
         tls: Path | None = None,
+        on_joined: Callable[[bool], None] | None = None,
         clock: Clock | None = None,
         chance: random.Random | None = None,
     ) -> None:
+        """`on_joined` hears whether the worker is in the fleet, each time that this changes."""
         self.router, self.name = router, name
+        self._on_joined, self._is_joined = on_joined or (lambda is_joined: None), False
         self._hello, self._inbox = hello, inbox
         self._tls = None if tls is None else TlsFolder(tls)
         self._clock, self._chance = clock or SystemClock(), chance or random.Random()
@@ -172,6 +175,7 @@ class Link:
             finally:
                 self._stream = None
                 stream.lose()
+                self._turn(is_joined=False)
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)  # reading has said why the stream ended
                 await self._inbox.put(Arrival(stream=stream, message=None))
@@ -190,8 +194,14 @@ class Link:
                 continue
             if message.HasField("welcome"):
                 logger.info("%s joined router %s at %s", self.name, message.welcome.router, self.router)
+                self._turn(is_joined=True)
             else:
                 await self._inbox.put(Arrival(stream=stream, message=message))
+
+    def _turn(self, *, is_joined: bool) -> None:
+        if is_joined != self._is_joined:
+            self._is_joined = is_joined
+            self._on_joined(is_joined)
 
     def _check_tls(self) -> None:
         """What is wrong from the start is wrong for good."""

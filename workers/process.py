@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +18,9 @@ from typing import Any, NoReturn, Protocol
 from contracts.config import FleetConfig
 from contracts.config.names import NAME_HELP, is_name
 from contracts.errors import InvalidArgument, SpecfleetError, shown
+from contracts.logs import settle_logs
+from specfleet.errors import InvalidRequest
+from specfleet.health import Health, health_face
 from specfleet.v1 import fleet_pb2
 from workers.inbox import Inbox
 from workers.link import Arrival, Link
@@ -26,6 +28,7 @@ from workers.link import Arrival, Link
 __all__ = ["Worker", "checked_name", "entry", "parser", "router_of", "run_worker", "serve"]
 
 _LEAVE_S = 2.0
+_BEAT_S = 1.0
 # After this time a thread that computes in Python lets the other go on. With the default, 5 ms, one answer in ten waits
 # about that long for its turn on the wire (a round outside its step, 90th percentile: 3.5 to 5.2 ms; so: 1.0 ms).
 _SWITCH_S = 0.0001
@@ -43,18 +46,32 @@ class Worker(Protocol):
         """How it introduces itself, every time."""
         ...
 
+    @property
+    def num_sequences(self) -> int:
+        """That it has open."""
+        ...
+
+    @property
+    def num_stale(self) -> int:
+        """Messages that came too late for anything."""
+        ...
+
     def run(self, inbox: Inbox[Arrival]) -> None:
         """Does what arrives; returns when the inbox is closed, or when it was told to drain and is through."""
         ...
 
 
-def entry(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+def entry(kind: str, main: Callable[[argparse.Namespace, Health], None], arguments: argparse.Namespace) -> int:
     """Runs a worker's command and says what came of it; the exit status."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in _STOP_SIGNALS:  # until the event loop takes over: loading a model may take long
         signal.signal(number, _leave_at_once)
     try:
-        main(arguments)
+        settle_logs(kind)
+        with health_face(arguments.health) as health:
+            main(arguments, health)
+    except InvalidRequest as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 2
     except SpecfleetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InvalidArgument) else 1
@@ -66,6 +83,9 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
     made.add_argument("--config", required=True, type=Path, metavar="FLEET.yaml", help="the fleet's configuration")
     made.add_argument("--router", metavar="HOST:PORT", help="where the router is; default: as the configuration says")
+    made.add_argument(
+        "--health", metavar="HOST:PORT", help="where to tell anybody whether this process lives and is in the fleet"
+    )
     return made
 
 
@@ -81,26 +101,41 @@ def router_of(arguments: argparse.Namespace, config: FleetConfig) -> str:
     return str(arguments.router or f"{config.router.host}:{config.router.grpc_port}")
 
 
-def run_worker(worker: Worker, *, router: str, tls: Path | None = None) -> None:
+def run_worker(worker: Worker, health: Health, *, router: str, tls: Path | None = None) -> None:
     """Serves until a signal says otherwise."""
+
+    def join(is_joined: bool) -> None:
+        health.is_ready = is_joined
 
     async def run() -> None:
         stop = asyncio.Event()
         for number in _STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(worker, router=router, stop=stop, tls=tls)
+        beating = asyncio.create_task(_beat(health))
+        try:
+            await serve(worker, router=router, stop=stop, tls=tls, on_joined=join)
+        finally:
+            beating.cancel()
 
     asyncio.run(run())
 
 
-async def serve(worker: Worker, *, router: str, stop: asyncio.Event, tls: Path | None = None) -> None:
-    """Serves until `stop`, or until the worker is refused, fails, or was told to drain.
+async def serve(
+    worker: Worker,
+    *,
+    router: str,
+    stop: asyncio.Event,
+    tls: Path | None = None,
+    on_joined: Callable[[bool], None] | None = None,
+) -> None:
+    """Serves until `stop`, or until the worker is refused, fails, or was told to drain. `on_joined` hears whether it is
+    in the fleet, each time that this changes.
 
     Whatever the end, the step at hand is finished and what it brought is sent, if there is still someone to send it to.
     """
     sys.setswitchinterval(_SWITCH_S)
     inbox: Inbox[Arrival] = Inbox()
-    link = Link(router=router, name=worker.name, hello=worker.hello, inbox=inbox, tls=tls)
+    link = Link(router=router, name=worker.name, hello=worker.hello, inbox=inbox, tls=tls, on_joined=on_joined)
     with ThreadPoolExecutor(1, thread_name_prefix=worker.name) as threads:
         working = asyncio.get_running_loop().run_in_executor(threads, worker.run, inbox)
         dialling = asyncio.create_task(link.run())
@@ -120,6 +155,12 @@ async def serve(worker: Worker, *, router: str, stop: asyncio.Event, tls: Path |
     for result in results:
         if isinstance(result, Exception):
             raise result
+
+
+async def _beat(health: Health) -> None:
+    while True:
+        health.beat()
+        await asyncio.sleep(_BEAT_S)
 
 
 def _leave_at_once(number: int, frame: object) -> NoReturn:

@@ -6,10 +6,12 @@ and for the second where there are keys; HTTP for keys alone, since its clients 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
-from contracts.errors import PermissionDenied, Unauthenticated
+from contracts.errors import PermissionDenied, SpecfleetError, Unauthenticated
 from contracts.types import TenantId
 from router.security.caller import Caller
 from router.security.keyring import KeyRing
@@ -34,9 +36,28 @@ class Gate:
 
     def __init__(self, keys: KeyRing | None = None) -> None:
         self.keys = keys
+        self.turned_away: Counter[str] = Counter()
+        """Calls, by the kind of error."""
 
     def enter_grpc(self, service: str, role: str | None, authorization: str) -> Caller:
         """Lets a call in, or not. `role` is what the certificate says, and None where there is no TLS."""
+        with self._counting():
+            return self._enter(service, role, authorization)
+
+    def enter_http(self, service: str, authorization: str) -> Caller:
+        """The same where nobody shows a certificate."""
+        with self._counting():
+            return self._with_key(self._may(service), service, self._key(authorization))
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
+        except SpecfleetError as error:
+            self.turned_away[type(error).__name__] += 1
+            raise
+
+    def _enter(self, service: str, role: str | None, authorization: str) -> Caller:
         may = self._may(service)
         if service == FLEET:
             self._check_role(may, service, role)
@@ -48,10 +69,6 @@ class Gate:
             raise PermissionDenied(f"{service} is for admins; call it with an admin's certificate or key")
         self._check_role(may, service, role)
         return self._with_key(may, service, key)
-
-    def enter_http(self, service: str, authorization: str) -> Caller:
-        """The same where nobody shows a certificate."""
-        return self._with_key(self._may(service), service, self._key(authorization))
 
     def _may(self, service: str) -> frozenset[str]:
         if (may := _MAY.get(service)) is None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -13,8 +13,21 @@ from specfleet.v1 import admin_pb2 as pb
 
 __all__ = ["drafters_table", "headline", "rounds_chart", "verifier_table"]
 
-_BAR_WIDTH = 40
-_WIDTH_FOR_BARS = 110
+_BAR_WIDTH, _SMALL_BAR = 40, 10
+_ANY_WIDTH = 1000
+_DRAFTER_COLUMNS = (
+    "drafter",
+    "kind",
+    "state",
+    "device",
+    "sequences",
+    "accepted",
+    "",
+    "step",
+    "idle",
+    "calibration\nerror",
+)
+_DRAFTER_NUMBERS = frozenset({"sequences", "accepted", "step", "idle", "calibration\nerror"})
 # The frontiers that are told apart: the small ones each, the larger ones by doubling.
 _BUCKETS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 32), (33, None))
 
@@ -28,18 +41,18 @@ def headline(status: pb.StatusResponse) -> RenderableType:
     )
     if status.is_draining:
         first.append("  draining: nothing new begins", style="bold yellow")
-    second = " · ".join(
-        (
-            f"{status.num_running} running, {status.num_waiting} waiting",
-            f"{status.tokens_per_s:.1f} tokens/s",
-            f"{status.mean_acceptance_length:.2f} tokens per round",
-            f"{count(status.num_requests)} requests",
-            f"{count(status.num_tokens)} tokens",
-            f"{count(status.num_rounds)} rounds",
-            f"{count(status.num_stale_messages)} stale messages",
-        )
+    now = (
+        f"{status.num_running} running, {status.num_waiting} waiting",
+        f"{status.tokens_per_s:.1f} tokens/s",
+        f"{status.mean_acceptance_length:.2f} tokens per round",
     )
-    return Group(first, Text(second))
+    in_all = (
+        f"{count(status.num_requests)} requests",
+        f"{count(status.num_tokens)} tokens",
+        f"{count(status.num_rounds)} rounds",
+        f"{count(status.num_stale_messages)} stale messages",
+    )
+    return Group(first, Text(" · ".join(now)), Text(" · ".join(in_all), style="dim"))
 
 
 def verifier_table(verifier: pb.VerifierStatus) -> Table:
@@ -71,27 +84,14 @@ def verifier_table(verifier: pb.VerifierStatus) -> Table:
 def drafters_table(
     drafters: Iterable[pb.DrafterStatus], before: Mapping[str, pb.DrafterStatus], *, width: int
 ) -> Table:
-    """A line for each drafter. Acceptance since `before`; over its whole life where nothing has been drafted since."""
-    columns = ["drafter", "kind", "state", "device", "sequences", "accepted", "step", "idle", "calibration\nerror"]
-    rows = table(*columns, numbers=frozenset(columns[4:]))
-    has_bars = width >= _WIDTH_FOR_BARS
-    if has_bars:
-        rows.add_column("")
-    for drafter in drafters:
-        acceptance = _acceptance(drafter, before.get(drafter.name))
-        rows.add_row(
-            printable(drafter.name),
-            printable(drafter.kind),
-            _state(drafter.state),
-            printable(drafter.device),
-            str(drafter.num_sequences),
-            "-" if acceptance is None else percent(acceptance),
-            duration(drafter.step_s),
-            percent(drafter.idle_share),
-            f"{drafter.calibration_error:.3f}",
-            *([Text(bar(acceptance or 0.0, 10), style="green")] if has_bars else []),
-        )
-    return rows
+    """A line for each drafter. Acceptance since `before`; over its whole life where nothing has been drafted since.
+    Where not all columns fit the width, there are no kinds, devices and bars.
+    """
+    cells = [_cells(drafter, before.get(drafter.name)) for drafter in drafters]
+    whole = _rows(cells, _DRAFTER_COLUMNS)
+    if Console(width=_ANY_WIDTH).measure(whole).maximum <= width:
+        return whole
+    return _rows(cells, [column for column in _DRAFTER_COLUMNS if column not in ("kind", "device", "")])
 
 
 def rounds_chart(rounds: Mapping[int, int]) -> Table:
@@ -108,6 +108,30 @@ def rounds_chart(rounds: Mapping[int, int]) -> Table:
         name = str(low) if low == high else f"{low} or more" if high is None else f"{low} to {high}"
         rows.add_row(name, str(number), Text(bar(number / max(most, 1), _BAR_WIDTH), style="cyan"))
     return rows
+
+
+def _rows(cells: Sequence[Mapping[str, str | Text]], columns: Sequence[str]) -> Table:
+    rows = table(*columns, numbers=_DRAFTER_NUMBERS)
+    for of in cells:
+        rows.add_row(*(of[column] for column in columns))
+    return rows
+
+
+def _cells(drafter: pb.DrafterStatus, before: pb.DrafterStatus | None) -> Mapping[str, str | Text]:
+    """By column."""
+    acceptance = _acceptance(drafter, before)
+    return {
+        "drafter": printable(drafter.name),
+        "kind": printable(drafter.kind),
+        "state": _state(drafter.state),
+        "device": printable(drafter.device),
+        "sequences": str(drafter.num_sequences),
+        "accepted": "-" if acceptance is None else percent(acceptance),
+        "": Text(bar(acceptance or 0.0, _SMALL_BAR).ljust(_SMALL_BAR), style="green"),
+        "step": duration(drafter.step_s),
+        "idle": percent(drafter.idle_share),
+        "calibration\nerror": f"{drafter.calibration_error:.3f}",
+    }
 
 
 def _acceptance(now: pb.DrafterStatus, before: pb.DrafterStatus | None) -> float | None:

@@ -54,6 +54,11 @@ class AdminStub:
                 request_serializer=specfleet_dot_v1_dot_admin__pb2.TimelineRequest.SerializeToString,
                 response_deserializer=specfleet_dot_v1_dot_admin__pb2.TimelineResponse.FromString,
                 _registered_method=True)
+        self.Metrics = channel.unary_unary(
+                '/specfleet.v1.Admin/Metrics',
+                request_serializer=specfleet_dot_v1_dot_admin__pb2.MetricsRequest.SerializeToString,
+                response_deserializer=specfleet_dot_v1_dot_admin__pb2.MetricsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -85,6 +90,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Metrics(self, request, context):
+        """The same as HTTP's /metrics.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +119,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Timeline,
                     request_deserializer=specfleet_dot_v1_dot_admin__pb2.TimelineRequest.FromString,
                     response_serializer=specfleet_dot_v1_dot_admin__pb2.TimelineResponse.SerializeToString,
+            ),
+            'Metrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.Metrics,
+                    request_deserializer=specfleet_dot_v1_dot_admin__pb2.MetricsRequest.FromString,
+                    response_serializer=specfleet_dot_v1_dot_admin__pb2.MetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -217,6 +234,33 @@ class Admin:
             '/specfleet.v1.Admin/Timeline',
             specfleet_dot_v1_dot_admin__pb2.TimelineRequest.SerializeToString,
             specfleet_dot_v1_dot_admin__pb2.TimelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Metrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/specfleet.v1.Admin/Metrics',
+            specfleet_dot_v1_dot_admin__pb2.MetricsRequest.SerializeToString,
+            specfleet_dot_v1_dot_admin__pb2.MetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -265,20 +265,24 @@ class MemoryWanted(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., max_bytes: _Optional[int] = ..., part_bytes: _Optional[int] = ...) -> None: ...
 
 class Opening(_message.Message):
-    __slots__ = ("sequence", "epoch", "tenant", "tokens", "num_prompt", "sampling")
+    __slots__ = ("sequence", "epoch", "tenant", "tokens", "num_prompt", "sampling", "request", "trace")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     NUM_PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     epoch: int
     tenant: str
     tokens: _containers.RepeatedScalarFieldContainer[int]
     num_prompt: int
     sampling: _types_pb2.Sampling
-    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., tenant: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., num_prompt: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ...) -> None: ...
+    request: str
+    trace: str
+    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., tenant: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., num_prompt: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., request: _Optional[str] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class VerifierWork(_message.Message):
     __slots__ = ("close", "open", "round", "sequel")

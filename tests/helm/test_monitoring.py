@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import promql_parser
@@ -13,20 +15,19 @@ import pytest
 import yaml
 
 from helm import dashboards
+from helm.grafana import KUBERNETES, RAY, Source
 from router.front import FrontLimits
-from router.metrics import metrics_text
+from router.metrics.exposition import metrics_text
 from router.server import run_router
-from tests.helm.chart import CHART, LEAST, Renderer
+from tests.helm.chart import LEAST, Renderer
+from tests.monitoring import documented
+from tests.monitoring.alert_rules import CHART, alerts_file
+from tests.monitoring.panels import panels
+from tests.monitoring.prometheus import program
 
 # What Prometheus adds to each series of a ServiceMonitor's target.
 TARGET = {"namespace", "service", "pod", "instance", "job"}
-# Of metrics that have no series before something has happened.
-LABELS = {
-    "spec_decode_num_draft_tokens_total": {"drafter", "kind"},
-    "spec_decode_num_accepted_tokens_total": {"drafter", "kind"},
-    "spec_decode_num_accepted_tokens_per_pos_total": {"position"},
-    "specfleet_rounds_by_frontier_total": {"nodes"},
-}
+PANELS = panels(KUBERNETES, {"namespace": "ns", "service": "fleet"}, interval="1m")
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +41,27 @@ def exported() -> dict[str, str]:
     return dict(re.findall(r"^# TYPE (\S+) (\S+)$", asyncio.run(text()), flags=re.MULTILINE))
 
 
-def panels() -> Iterator[tuple[str, str]]:
-    for name, content in dashboards.files():
-        for panel in json.loads(content)["panels"]:
-            for target in panel["targets"]:
-                yield f"{name}: {panel['title']}", target["expr"]
-
-
 def check(where: str, expression: str, exported: dict[str, str]) -> None:
-    concrete = expression.replace("$__rate_interval", "1m")
-    tree = promql_parser.parse(concrete)  # refuses what is no PromQL
+    tree = promql_parser.parse(expression)  # refuses what is no PromQL
     selectors = list(selectors_of(tree))
     assert selectors, where
+    known, labels = set(TARGET), documented.metrics()
     for selector in selectors:
-        assert selector.name in exported, f"{where}: no router exports {selector.name}"
-    for name in re.findall(r"(?:rate|increase)\((\w+)", concrete):
-        assert exported[name] == "counter", f"{where}: {name} is no counter"
-    known = TARGET.union(*(LABELS.get(selector.name, set()) for selector in selectors))
-    for group in re.findall(r"by \(([^)]*)\)", concrete):
+        family = re.sub(r"_(bucket|sum|count)$", "", selector.name)
+        if exported.get(family) == "histogram":
+            assert family != selector.name, f"{where}: {family} is a histogram, and has no series of its own"
+            known |= labels[family].labels | {"le"}
+        else:
+            assert selector.name in exported, f"{where}: no router exports {selector.name}"
+            known |= labels[selector.name].labels
+    for name in re.findall(r"(?:rate|increase)\((\w+)", expression):
+        assert exported.get(name, "histogram") != "gauge", f"{where}: {name} is no counter"
+    for name in re.findall(r"(?:deriv|changes)\((\w+)", expression):
+        assert exported.get(name) == "gauge", f"{where}: {name} is no gauge"
+    for group in re.findall(r"by \(([^)]*)\)", expression):
         asked = {label.strip() for label in group.split(",")}
         assert asked <= known, f"{where}: {asked - known} is no label of {[each.name for each in selectors]}"
-    matched = set(re.findall(r'(\w+)=~?"', concrete))
+    matched = set(re.findall(r'(\w+)=~?"', expression))
     assert matched <= known, f"{where}: {matched - known} is no label"
 
 
@@ -83,41 +84,62 @@ def selectors_of(node: Any) -> Iterator[Any]:
             yield from selectors_of(node.expr)
 
 
-@pytest.mark.parametrize(("where", "expression"), list(panels()), ids=[where for where, _ in panels()])
-def test_panels_ask_for_what_there_is(where: str, expression: str, exported: dict[str, str]) -> None:
-    check(where, expression, exported)
+def promtool(*arguments: str) -> None:
+    """What Prometheus' own tool says, where it has something against it."""
+    done = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("where", PANELS)
+def test_panels_ask_for_what_there_is(where: str, exported: dict[str, str]) -> None:
+    check(where, PANELS[where], exported)
+
+
+@pytest.mark.parametrize("source", [KUBERNETES, RAY], ids=lambda source: source.name)
+def test_promtool_takes_every_panel(source: Source, tmp_path: Path) -> None:
+    found = panels(source, {"namespace": "ns", "service": "fleet", "session": ".*"}, interval="1m")
+    rules = [{"record": f"panel:number_{number}", "expr": found[where]} for number, where in enumerate(found)]
+    (tmp_path / "panels.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", str(tmp_path / "panels.yaml"))
 
 
 def test_a_name_that_nobody_exports_is_noticed(exported: dict[str, str]) -> None:
     with pytest.raises(AssertionError, match="no router exports specfleet_token_total"):
         check("here", "rate(specfleet_token_total[1m])", exported)
     with pytest.raises(AssertionError, match="is no counter"):
-        check("here", "rate(num_requests_running[1m])", exported)
+        check("here", "rate(specfleet_requests_running[1m])", exported)
     with pytest.raises(AssertionError, match="is no label"):
         check("here", "sum by (colour) (specfleet_rounds_total)", exported)
 
 
-def test_the_labels_here_are_those_of_the_router() -> None:
-    source = (CHART.parents[1] / "router" / "metrics.py").read_text()
-    for name, labels in LABELS.items():
-        assert f'"{name}"' in source
-        assert all(f'"{label}"' in source for label in labels)
-
-
 def test_alerts_ask_for_what_there_is(render: Renderer, exported: dict[str, str]) -> None:
-    values = {**LEAST, "monitoring": {"rules": True}, "router": {"config": {"max_waiting": 500}}}
+    objectives = {"timeToFirstTokenSeconds": 7.5, "timePerOutputTokenSeconds": 0.125}
+    values = {**LEAST, "monitoring": {"rules": True, "objectives": objectives}}
     rule = render(values).of("PrometheusRule")
     alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
-    assert len(alerts) >= 5
+    assert [alert["alert"] for alert in alerts] == documented.alerts(), "docs/monitoring.md says what to do for each"
     for alert in alerts:
         check(alert["alert"], alert["expr"], exported)
         assert 'namespace="ns",service="fleet-specfleet"' in alert["expr"]
         assert alert["annotations"].keys() == {"summary", "description"}
-    assert any("0.8 * 500" in alert["expr"] for alert in alerts)
+    assert {seconds for alert in alerts for seconds in ("7.5", "0.125") if alert["expr"].endswith(f"> {seconds}")} == {
+        "7.5",
+        "0.125",
+    }
+
+
+def test_every_alert_rings_when_it_should_and_only_then(tmp_path: Path) -> None:
+    tests = CHART.parent / "alerts.test.yaml"
+    (tmp_path / tests.name).write_text(tests.read_text())
+    alerts = [rule["alert"] for rule in yaml.safe_load(alerts_file(tmp_path).read_text())["groups"][0]["rules"]]
+    tested = [test["name"].split()[0] for test in yaml.safe_load(tests.read_text())["tests"]]
+    assert set(alerts) <= set(tested)
+    promtool("check", "rules", str(tmp_path / "alerts.yaml"))
+    promtool("test", "rules", str(tmp_path / tests.name))
 
 
 def test_scaling_asks_for_what_there_is(render: Renderer, exported: dict[str, str]) -> None:
-    drafters = {"a": {"kind": "stand", "autoscaling": {"min": 2, "max": 5, "idleShare": 0.3}}}
+    drafters = {"a": {"kind": "stand", "autoscaling": {"min": 2, "max": 5, "waitShare": 0.3}}}
     rendered = render({**LEAST, "drafters": drafters, "monitoring": {"prometheusUrl": "http://prometheus"}})
     scaled = rendered.of("ScaledObject")["spec"]
     check("scaling", scaled["triggers"][0]["metadata"]["query"], exported)

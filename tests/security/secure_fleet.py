@@ -65,7 +65,12 @@ async def secure_fleet(
     gate, tls = Gate(KeyRing(keys_file, SystemClock())), certificates / "router"
     async with (
         run_router(
-            "127.0.0.1:0", limits=limits or FrontLimits(), max_running=max_running, gate=gate, tls=tls
+            "127.0.0.1:0",
+            limits=limits or FrontLimits(),
+            max_running=max_running,
+            is_priced=False,  # drafts are what might leak, whether they pay or not
+            gate=gate,
+            tls=tls,
         ) as router,
         run_http(router.front, "127.0.0.1", 0, gate=gate, tls=tls) as port,
     ):

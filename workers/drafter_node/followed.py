@@ -29,6 +29,8 @@ class Followed:
     sequence: int
     epoch: int
     position: int
+    trace: str = ""
+    """The place of its span, if it is traced."""
     want: Ask | None = None
     runs_ahead: bool = False
     num_eager: int = 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contracts.clock import Clock, SystemClock
 from contracts.config import DrafterConfig
 from contracts.types import DrafterId, SequenceId, TenantId
+from specfleet.tracing import Tracing, traced
 from workers.drafter_node.answers import AtOnce
 from workers.drafter_node.hello import Speed, hello_of
 from workers.drafter_node.memories import Memories
@@ -34,13 +35,14 @@ _NUM_NODES = 8
 @contextlib.contextmanager
 def hosted(name: str, config: DrafterConfig) -> Iterator[DrafterNode]:
     """The node of this drafter, its speed measured, ready to join."""
-    if config.engine is None:
-        yield _without_model(name, config)
-        return
-    from workers.drafter_node.with_model import hosted_with_model  # here, for it loads torch
+    with traced("drafter", name) as tracing:
+        if config.engine is None:
+            yield _without_model(name, config, tracing)
+            return
+        from workers.drafter_node.with_model import hosted_with_model  # here, for it loads torch
 
-    with hosted_with_model(name, config, config.engine) as node:
-        yield node
+        with hosted_with_model(name, config, config.engine, tracing) as node:
+            yield node
 
 
 def speed_of(drafter: Drafter, clock: Clock) -> Speed:
@@ -57,7 +59,7 @@ def speed_of(drafter: Drafter, clock: Clock) -> Speed:
     return Speed(step_s=statistics.median(propose_s), prefill_s_per_token=statistics.median(open_s) / len(_TEXT))
 
 
-def _without_model(name: str, config: DrafterConfig) -> DrafterNode:
+def _without_model(name: str, config: DrafterConfig, tracing: Tracing | None) -> DrafterNode:
     setup = Setup(drafter=DrafterId(name), vocab_size=_MAX_VOCAB, noise=_noise_for(config.kind))
     drafter = make_drafter(config.kind, setup)
     clock = SystemClock()
@@ -65,7 +67,14 @@ def _without_model(name: str, config: DrafterConfig) -> DrafterNode:
     memories = Memories(drafter, clock) if isinstance(drafter, MemoryDrafter) else None
     hello = hello_of(name, config, drafter, speed, remembers=memories is not None)
     return DrafterNode(
-        drafter, name=name, hello=hello, begin=lambda: AtOnce(drafter), steps=[], memories=memories, clock=clock
+        drafter,
+        name=name,
+        hello=hello,
+        begin=lambda: AtOnce(drafter),
+        steps=[],
+        memories=memories,
+        clock=clock,
+        tracing=tracing,
     )
 
 

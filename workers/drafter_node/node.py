@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contracts.clock import Clock, SystemClock
 from contracts.errors import SpecfleetError
 from contracts.types import SequenceId, StepReport
+from specfleet.tracing import Attributes, Tracing
 from specfleet.v1 import fleet_pb2
 from workers.drafter_node.answers import Answers
 from workers.drafter_node.followed import Followed, draft_to_wire
@@ -34,7 +35,8 @@ _GATHER_S = 0.005  # how long nodes that nobody waits for wait for others at mos
 
 class DrafterNode:
     """See the module. `begin` makes new answers of the drafter; it appends to `steps` what its model's steps cost.
-    `agreement` says of a sequence's tokens since it was last asked whether the drafter had said the same."""
+    `agreement` says of a sequence's tokens since it was last asked whether the drafter had said the same. With
+    `tracing` each step is told of."""
 
     def __init__(
         self,
@@ -47,12 +49,13 @@ class DrafterNode:
         agreement: Callable[[SequenceId], Sequence[bool]] | None = None,
         memories: Memories | None = None,
         clock: Clock | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.name, self.hello = name, hello
         self.num_stale = 0
         """Messages about an epoch or a position that is not the one here."""
         self._drafter, self._begin, self._steps, self._clock = drafter, begin, steps, clock or SystemClock()
-        self._agreement, self._memories = agreement, memories
+        self._agreement, self._memories, self._tracing = agreement, memories, tracing
         self._followed: dict[int, Followed] = {}
         self._answers = begin()
         self._by_answer: dict[int, Followed] = {}
@@ -61,6 +64,11 @@ class DrafterNode:
         self._silent: list[fleet_pb2.Draft] = []
         """Answers of those that cannot be followed: nothing, at once, so that nobody waits for them."""
         self._gathered = fleet_pb2.Drafts()
+
+    @property
+    def num_sequences(self) -> int:
+        """That are followed."""
+        return len(self._followed)
 
     def run(self, inbox: Inbox[Arrival]) -> None:
         """Works until the inbox is closed, or the router says that this is all."""
@@ -145,17 +153,17 @@ class DrafterNode:
         try:
             self._drafter.open([opening_of(message)])
         except SpecfleetError as error:
-            logger.warning("sequence %d cannot be followed: %s", message.sequence, error)
+            logger.warning("sequence %d cannot be followed: %s", message.sequence, error, extra=_about(message))
             return
         try:
             if (answered := answered_of(message)) is not None:
                 self._drafter.commit([answered])
         except SpecfleetError as error:
-            logger.warning("sequence %d cannot be followed: %s", message.sequence, error)
+            logger.warning("sequence %d cannot be followed: %s", message.sequence, error, extra=_about(message))
             self._drafter.close([sequence_id(message.sequence)])
             return
         self._followed[message.sequence] = Followed(
-            sequence=message.sequence, epoch=message.epoch, position=len(message.tokens)
+            sequence=message.sequence, epoch=message.epoch, position=len(message.tokens), trace=message.trace
         )
 
     def _commit(self, message: fleet_pb2.Commit) -> None:
@@ -263,12 +271,15 @@ class DrafterNode:
         drafts, self._silent = self._silent, []
         is_urgent = bool(drafts)
         self._ask()
+        began_s = self._clock.wall_s() if self._tracing is not None else 0.0
         for found in self._answers.step():
             followed = self._by_answer.get(found.ask)
             if found.is_last:
                 self._by_answer.pop(found.ask, None)
             if followed is None or followed.answer != found.ask:
                 continue
+            if self._tracing is not None and followed.trace:
+                self._tell_of(followed, len(found.nodes), began_s, self._tracing)
             if followed.num_scoring:
                 is_urgent |= found.is_last and self._score(followed)
             else:
@@ -283,6 +294,17 @@ class DrafterNode:
         self._steps.clear()
         self._gathered = fleet_pb2.Drafts()
         return gathered
+
+    def _tell_of(self, followed: Followed, num_nodes: int, began_s: float, tracing: Tracing) -> None:
+        """A step is in the trace of every sequence that it found something for."""
+        about: Attributes = {
+            "specfleet.drafter": self.name,
+            "specfleet.sequence": followed.sequence,
+            "specfleet.position": followed.position,
+            "specfleet.nodes": num_nodes,
+        }
+        ended_s = self._clock.wall_s()
+        tracing.record("draft", parent=followed.trace, began_s=began_s, ended_s=ended_s, attributes=about)
 
     def _ask(self) -> None:
         unasked, self._unasked = self._unasked, {}
@@ -299,3 +321,8 @@ class DrafterNode:
                 continue
             followed.begin(answer)
             self._by_answer[answer] = followed
+
+
+def _about(message: fleet_pb2.Opening) -> dict[str, object]:
+    """For the log."""
+    return {"sequence": message.sequence, "request": message.request}

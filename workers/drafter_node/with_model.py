@@ -12,6 +12,7 @@ from contracts.types import DrafterId, StepReport
 from engine.engine import Engine
 from engine.load import spare_torch_threads
 from engine.local_group import local_engine
+from specfleet.tracing import Tracing
 from workers.drafter_node.hello import ModelFace, Speed, hello_of
 from workers.drafter_node.node import DrafterNode
 from workers.drafters.model import ModelDrafter
@@ -26,7 +27,9 @@ _CHUNK = 64
 
 
 @contextlib.contextmanager
-def hosted_with_model(name: str, config: DrafterConfig, engine: EngineConfig) -> Iterator[DrafterNode]:
+def hosted_with_model(
+    name: str, config: DrafterConfig, engine: EngineConfig, tracing: Tracing | None
+) -> Iterator[DrafterNode]:
     """The node of a drafter over this engine; its ranks end with the block."""
     spare_torch_threads()
     with local_engine(engine) as loaded:
@@ -38,7 +41,13 @@ def hosted_with_model(name: str, config: DrafterConfig, engine: EngineConfig) ->
         face = ModelFace(identity=loaded.engine.identity, max_context=limits.max_context, device=loaded.config.device)
         hello = hello_of(name, config, drafter, speed_of_engine(loaded.engine), face)
         yield DrafterNode(
-            drafter, name=name, hello=hello, begin=drafter.begin, steps=steps, agreement=drafter.agreement
+            drafter,
+            name=name,
+            hello=hello,
+            begin=drafter.begin,
+            steps=steps,
+            agreement=drafter.agreement,
+            tracing=tracing,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from contracts.config import load_config
 from engine.load import spare_torch_threads
+from specfleet.health import Health
 from workers.process import checked_name, entry, parser, router_of, run_worker
 from workers.verifier.hosting import hosted
 
@@ -18,14 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see workers.process for its exit status."""
     options = parser("workers.verifier", "Serve the fleet's target model.")
     options.add_argument("--name", default="verifier", help="its name in the fleet (default %(default)s)")
-    return entry(_run, options.parse_args(arguments))
+    return entry("verifier", _run, options.parse_args(arguments))
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, health: Health) -> None:
     config, name = load_config(options.config), checked_name(options.name)
     spare_torch_threads()
     with hosted(name, config.engine, config.verifier) as node:
-        run_worker(node, router=router_of(options, config), tls=config.security.tls_of("verifier"))
+        run_worker(node, health, router=router_of(options, config), tls=config.security.tls_of("verifier"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contracts.clock import SystemClock
 from contracts.config import EngineConfig, VerifierConfig
 from engine.local_group import local_engine
+from specfleet.tracing import traced
 from workers.pruning import pruner_from
 from workers.verifier.hello import hello_of, probe
 from workers.verifier.node import VerifierNode
@@ -18,6 +19,7 @@ __all__ = ["hosted"]
 @contextlib.contextmanager
 def hosted(name: str, engine: EngineConfig, verifier: VerifierConfig) -> Iterator[VerifierNode]:
     """The target with all its ranks, its steps measured, ready to join; the ranks end with the block."""
-    with local_engine(engine) as loaded:
+    with traced("verifier", name) as tracing, local_engine(engine) as loaded:
         hello = hello_of(name, loaded, probe(loaded.engine, SystemClock()))
-        yield VerifierNode(loaded.engine, name=name, hello=hello, pruner=pruner_from(loaded.engine, verifier.max_above))
+        pruner = pruner_from(loaded.engine, verifier.max_above)
+        yield VerifierNode(loaded.engine, name=name, hello=hello, pruner=pruner, tracing=tracing)

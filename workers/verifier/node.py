@@ -18,6 +18,7 @@ from contracts.errors import Internal, InvalidArgument, RankLost, SpecfleetError
 from contracts.types import Epoch, SequenceId, TenantId, Verdict
 from engine.engine import Engine
 from engine.work import StepResult, Verify
+from specfleet.tracing import Tracing
 from specfleet.v1 import fleet_pb2
 from speculation.cost import CostTable
 from speculation.sequel import SequelItem, SequelPart, go_on, nodes_below
@@ -44,14 +45,17 @@ _STALE = "Stale"
 
 @dataclass(slots=True)
 class _Open:
-    """A sequence as the router and the engine both know it; `position` is the index of its next token."""
+    """A sequence as the router and the engine both know it; `position` is the index of its next token, `trace` the
+    place of its span, if it is traced."""
 
     epoch: int
     position: int
+    trace: str
 
 
 class VerifierNode:
-    """See the module. `hello` is how it introduces itself; with a `pruner` hopeless rows leave rounds early."""
+    """See the module. `hello` is how it introduces itself; with a `pruner` hopeless rows leave rounds early, and with
+    `tracing` each round is told of."""
 
     def __init__(
         self,
@@ -61,11 +65,12 @@ class VerifierNode:
         hello: fleet_pb2.FromWorker,
         clock: Clock | None = None,
         pruner: Pruner | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.name, self.hello, self.pruner = name, hello, pruner
         self.num_stale = 0
         """Messages about an epoch or a position that is not the one here."""
-        self._engine, self._clock = engine, clock or SystemClock()
+        self._engine, self._clock, self._tracing = engine, clock or SystemClock(), tracing
         self._open: dict[int, _Open] = {}
         self._refused: dict[int, fleet_pb2.Failure] = {}
         """Sequences that could not be opened, and why: their rounds are answered with it."""
@@ -76,6 +81,11 @@ class VerifierNode:
         """Of the last round."""
         self._cost = CostTable()
         self._end_tokens = frozenset(hello.verifier_hello.eos_token_ids)
+
+    @property
+    def num_sequences(self) -> int:
+        """That are open."""
+        return len(self._open)
 
     def run(self, inbox: Inbox[Arrival]) -> None:
         """Works until the inbox is closed, or the router says that this is all. RankLost when the group is broken."""
@@ -136,10 +146,11 @@ class VerifierNode:
                 epoch=Epoch(opening.epoch),
             )
         except SpecfleetError as error:
-            logger.warning("sequence %d could not be opened: %s", opening.sequence, error)
+            about = {"sequence": opening.sequence, "request": opening.request}
+            logger.warning("sequence %d could not be opened: %s", opening.sequence, error, extra=about)
             self._refused[opening.sequence] = _failure(opening, type(error).__name__, error.message)
         else:
-            self._open[opening.sequence] = _Open(opening.epoch, len(opening.tokens))
+            self._open[opening.sequence] = _Open(opening.epoch, len(opening.tokens), opening.trace)
             self._cached[opening.sequence] = num_cached
 
     def _round(self, message: fleet_pb2.Round) -> fleet_pb2.RoundDone:
@@ -163,8 +174,25 @@ class VerifierNode:
                 work.append(fitting)
         if work:
             self._step(items, work, done)
+            if self._tracing is not None:
+                self._tell_of(items, done, self._tracing)
         done.num_free_blocks = self._engine.num_free_blocks
         return done
+
+    def _tell_of(self, items: Sequence[fleet_pb2.Round.Item], done: fleet_pb2.RoundDone, tracing: Tracing) -> None:
+        """The round is in the trace of every sequence that it was about."""
+        ended_s = self._clock.wall_s()
+        accepted = {verdict.sequence: len(verdict.accepted) for verdict in done.verdicts}
+        for item in items:
+            if trace := self._open[item.sequence].trace:
+                about = {
+                    "specfleet.round": done.round,
+                    "specfleet.sequence": item.sequence,
+                    "specfleet.nodes": len(item.nodes),
+                    "specfleet.accepted": accepted.get(item.sequence, 0),
+                    "specfleet.sequences": len(items),
+                }
+                tracing.record("round", parent=trace, began_s=done.began_s, ended_s=ended_s, attributes=about)
 
     def _following(
         self, done: fleet_pb2.RoundDone, waiting: Sequence[fleet_pb2.ToWorker | None]
