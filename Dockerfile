@@ -50,15 +50,13 @@ ENV PATH=/opt/specfleet/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
-    RAY_USAGE_STATS_ENABLED=0 \
-    SPECFLEET_HEALTH_URL=http://127.0.0.1:8000/healthz
+    RAY_USAGE_STATS_ENABLED=0
 USER 10001:10001
 EXPOSE 50051 8000
-# Of a router, which is what the image runs unless it is told otherwise. With certificates: https, which is not verified
-# here, since it is the process beside.
+# Whatever process of the fleet it is: each tells on this port, to this machine, that it lives, and nothing else.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["sh", "-c", "wget --quiet --no-check-certificate --tries=1 --timeout=4 --output-document=/dev/null \"$SPECFLEET_HEALTH_URL\""]
-CMD ["python", "-m", "router", "--config", "/etc/specfleet/fleet/fleet.yaml"]
+    CMD ["python", "-m", "specfleet.health", "127.0.0.1:8081"]
+CMD ["python", "-m", "router", "--config", "/etc/specfleet/fleet/fleet.yaml", "--health", "127.0.0.1:8081"]
 
 FROM cpu AS cuda
 # What the NVIDIA container runtime gives a container of the machine's driver.

@@ -69,9 +69,12 @@ class Verifier(Placed):
 class Autoscaling(Values):
     min: Annotated[int, Field(ge=1, le=256)]
     max: Annotated[int, Field(ge=1, le=256)]
-    idleShare: Annotated[
-        float, Field(gt=0, lt=1, description="Part of its time that the verifier may wait for drafts before more come")
+    waitShare: Annotated[
+        float, Field(gt=0, lt=1, description="Part of the time for which rounds may wait for drafts before more come")
     ] = 0.2
+    by: Annotated[
+        Literal["keda", "hpa"], Field(description="hpa: by the external metric specfleet_draft_wait_share")
+    ] = "keda"
 
 
 class Drafter(Placed):
@@ -167,8 +170,16 @@ class Models(Values):
 class Ray(Values):
     enabled: bool
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
+    faultTolerant: Annotated[bool, Field(description="Whether the head keeps what it knows in the own store")]
     headResources: Resources
-    nodeResources: Resources
+    supervisorResources: Resources
+
+
+class Tracing(Values):
+    endpoint: Annotated[
+        str, Field(pattern=r"^(https?://[^\s/]+/?)?$", description="Of a collector that takes OTLP by gRPC")
+    ]
+    share: Annotated[float, Field(gt=0, le=1, description="Of the requests whose client does not decide")]
 
 
 class Service(Values):
@@ -186,8 +197,10 @@ class Ingress(Values):
 
 class Gateway(Values):
     enabled: bool
+    route: Annotated[bool, Field(description="false: this fleet is among `besides` of another, which has the route")]
     parentRefs: list[_Kubernetes]
     hostnames: list[str]
+    besides: Annotated[list[_Name], Field(description="Services of other releases that share the route's requests")]
 
 
 class NetworkPolicy(Values):
@@ -204,10 +217,16 @@ class Dashboards(Values):
     labels: dict[str, str]
 
 
+class Objectives(Values):
+    timeToFirstTokenSeconds: Annotated[float, Field(gt=0, description="Of 19 in 20 requests")]
+    timePerOutputTokenSeconds: Annotated[float, Field(gt=0, description="Of 19 in 20 answers, in the mean")]
+
+
 class Monitoring(Values):
     serviceMonitor: bool
     podMonitors: bool
     rules: bool
+    objectives: Objectives
     labels: Annotated[dict[str, str], Field(description="By which your Prometheus finds monitors and rules")]
     interval: Annotated[str, Field(pattern=r"^[0-9]+(s|m)$")]
     keySecret: Annotated[SecretKey, Field(description="An API key with the role metrics")]
@@ -229,6 +248,8 @@ class ChartValues(Values):
     security: Security
     models: Models
     ray: Ray
+    logs: Literal["text", "json"]
+    tracing: Tracing
     service: Service
     ingress: Ingress
     gateway: Gateway

@@ -14,6 +14,7 @@ from specfleet.errors import Cancelled
 from specfleet.grpc_errors import client_error
 from specfleet.renewed_channel import RenewedChannel
 from specfleet.tls import TlsFolder
+from specfleet.trace_context import call_span
 from specfleet.v1 import inference_pb2 as pb
 from specfleet.v1 import inference_pb2_grpc
 
@@ -76,8 +77,9 @@ class AsyncGrpcTransport:
     async def _stream(
         self, method: Callable[..., Any], request: object, timeout_s: float | None
     ) -> AsyncGenerator[Any, None]:
+        span = call_span(request)
         try:
-            call = method(request, timeout=timeout_s, metadata=self._metadata)
+            call = method(request, timeout=timeout_s, metadata=(*self._metadata, *span.headers))
         except grpc.aio.UsageError:
             raise Cancelled("the client is closed; open another") from None
         try:
@@ -90,6 +92,7 @@ class AsyncGrpcTransport:
             raise
         finally:
             call.cancel()
+            span.end()
 
 
 def _raise_if_closed() -> None:

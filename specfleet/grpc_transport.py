@@ -12,6 +12,7 @@ from specfleet.errors import Cancelled
 from specfleet.grpc_errors import client_error
 from specfleet.renewed_channel import RenewedChannel
 from specfleet.tls import TlsFolder
+from specfleet.trace_context import call_span
 from specfleet.v1 import inference_pb2 as pb
 from specfleet.v1 import inference_pb2_grpc
 
@@ -45,8 +46,9 @@ class Connection:
         self, method: Callable[..., Any], request: object, timeout_s: float | None
     ) -> Generator[Any, None, None]:
         """Many answers to one request; closing the generator ends the call."""
+        span = call_span(request)
         try:
-            call: Any = method(request, timeout=timeout_s, metadata=self._metadata)
+            call: Any = method(request, timeout=timeout_s, metadata=(*self._metadata, *span.headers))
         except ValueError:
             raise Cancelled("the client is closed; open another") from None
         try:
@@ -56,6 +58,7 @@ class Connection:
             raise client_error(error, self.address) from None
         finally:
             call.cancel()
+            span.end()
 
     def close(self) -> None:
         for channel in self.channel.channels if isinstance(self.channel, RenewedChannel) else [self.channel]:

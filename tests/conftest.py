@@ -8,6 +8,8 @@ from hypothesis import settings
 
 # Before anything imports huggingface_hub, which reads it once: a test that reaches for the hub fails at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Before anything imports Triton, which declares its kernels by it: they run in its interpreter, with or without a GPU.
+os.environ["TRITON_INTERPRET"] = "1"
 
 # The same examples on every run, so that a failure on one machine is a failure on all; no deadline per example,
 # because a busy machine is not a bug.

@@ -15,7 +15,9 @@ from specfleet.cli.drain import drain
 from specfleet.cli.generate import generate
 from specfleet.cli.keys import keys
 from specfleet.cli.models import models
+from specfleet.cli.plan import plan
 from specfleet.cli.reporting import reporting
+from specfleet.cli.simulate import simulate
 from specfleet.cli.status import status
 from specfleet.cli.timeline import timeline
 from specfleet.cli.top import top
@@ -27,6 +29,10 @@ app = typer.Typer(name="specfleet", no_args_is_help=True, pretty_exceptions_enab
 for _command in (up, generate, chat, bench, models, status, top, timeline, drain, doctor, certs):
     app.command()(reporting(_command))
 app.add_typer(keys)
+# What these take is said where it is understood, which the wheel does not have.
+_ANY = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+app.command(context_settings=_ANY)(reporting(simulate))
+app.command(context_settings=_ANY)(reporting(plan))
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ import pytest
 from cluster.descendants import descendants, kill
 from specfleet.v1 import admin_pb2, admin_pb2_grpc, inference_pb2, inference_pb2_grpc, types_pb2
 from tests.cluster.running_fleet import PATIENCE_S, RunningFleet, command, running_fleet, until, write_fleet
+from tests.monitoring.on_ray import check_on_ray, metrics_port
+from tests.monitoring.prometheus import program
 
 NUM_LONG = 300
 """Tokens of an answer that takes long enough to lose a process in its midst."""
@@ -31,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fleet(folder: Path) -> Iterator[RunningFleet]:
-    with running_fleet(folder / "fleet.yaml", folder / "state") as started:
+    with running_fleet(folder / "fleet.yaml", folder / "state", RAY_metrics_report_interval_ms="1000") as started:
         started.said("READY")
         yield started
 
@@ -73,6 +76,20 @@ def test_it_survives_the_loss_of_any_worker(fleet: RunningFleet) -> None:
         assert fleet.pid_of("verifier", since=num_lines) != fleet.pid_of("verifier")
         assert fleet.pid_of("small", since=num_lines) != fleet.pid_of("small")
         assert drafters(fleet) == {"small", "lookup"}
+
+
+def test_prometheus_reads_all_of_it_from_ray(fleet: RunningFleet, tmp_path: Path) -> None:
+    program("prometheus")
+    port = metrics_port(Path(fleet.said(r"^  logs +\S+, (\S+)/logs")[1]))
+    with fleet.channel() as channel:
+        assert len(list(generate(inference_pb2_grpc.InferenceStub(channel), 20))) == 20
+        admin = admin_pb2_grpc.AdminStub(channel)
+
+        def counted() -> str:
+            answer: admin_pb2.MetricsResponse = admin.Metrics(admin_pb2.MetricsRequest(), timeout=PATIENCE_S)
+            return answer.text
+
+        asyncio.run(check_on_ray(port, counted, ("verifier", "small", "lookup"), tmp_path))
 
 
 def test_a_group_that_loses_a_rank_is_started_again(fleet: RunningFleet) -> None:

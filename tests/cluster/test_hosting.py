@@ -26,16 +26,39 @@ def next_state(hosted: Hosted, state: HostedState) -> HostedState:
     return hosted.state(after=state.version, timeout_s=60)
 
 
+def until(hosted: Hosted, phase: str) -> None:
+    state = hosted.state(after=-1, timeout_s=60)
+    while state.phase != phase:
+        assert state.phase in ("loading", "serving", "joined"), state
+        state = next_state(hosted, state)
+
+
+def test_a_router_that_is_lost_is_joined_again() -> None:
+    async def run() -> None:
+        async with RouterSide() as router:
+            hosted = Hosted(LOOKUP, router=router.address)
+            await router.joined()
+            await asyncio.to_thread(until, hosted, "joined")
+            port = router.port
+        await asyncio.to_thread(until, hosted, "serving")
+        async with RouterSide(port=port) as router:
+            await router.joined()
+            await asyncio.to_thread(until, hosted, "joined")
+            hosted.leave()
+            await asyncio.to_thread(until, hosted, "left")
+
+    asyncio.run(run())
+
+
 def test_it_loads_serves_and_leaves_when_told() -> None:
     async def run() -> None:
         async with RouterSide() as router:
             hosted = Hosted(LOOKUP, router=router.address)
             peer = await router.joined()
             assert peer.hello.drafter_hello.name == "lookup"
-            state = await asyncio.to_thread(hosted.state, after=0, timeout_s=60)
-            assert state.phase == "serving"
+            await asyncio.to_thread(until, hosted, "joined")
             hosted.leave()
-            assert (await asyncio.to_thread(next_state, hosted, state)).phase == "left"
+            await asyncio.to_thread(until, hosted, "left")
             hosted.leave()  # a second time does nothing
             await asyncio.wait_for(peer.is_over.wait(), 60)
 
@@ -94,7 +117,7 @@ def test_a_name_that_is_taken_is_taken_by_a_predecessor_for_a_while(code: grpc.S
         async with RouterSide(judge=judge) as router:
             hosted = Hosted(LOOKUP, router=router.address)
             state = await asyncio.to_thread(hosted.state, after=0, timeout_s=60)
-            while state.phase == "serving":
+            while state.phase in ("serving", "joined"):
                 state = await asyncio.to_thread(next_state, hosted, state)
             assert (state.phase, state.reason) == (phase, f"the router at {router.address} refused lookup: not you")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.plan import Node, Placement, drafter_placement, misfits, placements, with_models_found
+from cluster.plan import Node, Placement, drafter_placement, drafters_of, misfits, placements, with_models_found
 from contracts.config import DrafterConfig, FleetConfig, load_config
 from contracts.errors import ConfigError, InvalidArgument
 
@@ -53,6 +53,22 @@ def test_drafters_ask_for_what_their_configuration_says_and_come_after_the_verif
     _, fast, slow = placements(config, has_gpus=False, is_local=False)
     assert fast == place("fast", {"zone": "b"}, CPU=0.5, GPU=0.25, fpga=1.0)
     assert slow == place("slow")
+
+
+def test_one_entry_may_stand_for_many_processes_or_for_none_that_are_placed() -> None:
+    config = fleet(many={"kind": "stand", "replicas": 2}, elsewhere={"kind": "stand", "replicas": 0})
+    assert drafters_of(config) == {"many-0": "many", "many-1": "many"}
+    assert [each.name for each in placements(config, has_gpus=False, is_local=False)] == [
+        "verifier",
+        "many-0",
+        "many-1",
+    ]
+
+
+def test_the_target_asks_for_a_node_with_its_labels_where_there_are_several() -> None:
+    config = FleetConfig.model_validate({"engine": {"model": "m"}, "verifier": {"labels": {"zone": "b"}}})
+    assert placements(config, has_gpus=False, is_local=False)[0].labels == {"zone": "b"}
+    assert placements(config, has_gpus=False, is_local=True)[0].labels == {}
 
 
 def test_the_only_machine_is_the_right_one_whatever_it_is_called() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.plan import Node, drafters_of, misfits, placements
 from contracts.config import FleetConfig, RouterConfig, load_config
-from contracts.config.names import is_name
+from contracts.config.names import entry_of
 from tests.helm.chart import CHART, EXAMPLES, LEAST, Refused, Rendered, Renderer
 from tests.helm.schemas import fault, pod_fault
 
@@ -36,7 +37,10 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
         {"a": {"kind": "recycling"}},
         {"z": {"kind": "model", "engine": {"model": "/models/z", "num_threads": 2}, "gpus": 1, "replicas": 2}},
         {"a": {"kind": "recycling", "replicas": 0}},
-        {"m": {"kind": "trigram", "autoscaling": {"min": 2, "max": 3}}, "n": {"kind": "stand", "replicas": 3}},
+        {
+            "m": {"kind": "trigram", "autoscaling": {"min": 2, "max": 3, "by": "hpa"}},
+            "n": {"kind": "stand", "replicas": 3},
+        },
     ),
     "monitoring.serviceMonitor": (True, False),
     "monitoring.podMonitors": (True, False),
@@ -44,6 +48,7 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "monitoring.dashboards": ({"enabled": True}, {"enabled": False}),
     "gateway": ({}, {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]}),
     "ingress": ({}, {"enabled": True, "host": "a.example.com", "tlsSecret": "a"}),
+    "tracing.endpoint": ("", "http://collector:4317"),
     "fullnameOverride": ("", "fleet-of-mine"),
 }
 NUM_COMBINATIONS = 24
@@ -82,12 +87,46 @@ def check(rendered: Rendered) -> FleetConfig:
     return load_config(rendered.fleet_file)
 
 
+def nodes(rendered: Rendered) -> list[Node]:
+    """The nodes of Ray's on which something is placed, as the cluster has them once all pods run."""
+    made = []
+    for cluster in rendered.all("RayCluster"):
+        for group in cluster["spec"]["workerGroupSpecs"]:
+            of = group["rayStartParams"]
+            amounts = {"CPU": float(of["num-cpus"]), "GPU": float(of["num-gpus"])}
+            name = group["groupName"]
+            made += [Node(name=name, amounts=amounts, labels=group["labels"]) for _ in range(group["replicas"])]
+    return made
+
+
+def placed(rendered: Rendered) -> dict[str, str]:
+    """By the supervisor, by name: each with the group of nodes that it can be on."""
+    config = load_config(rendered.fleet_file)
+    where = {}
+    for placement in placements(config, has_gpus=False, is_local=False):
+        (group,) = {node.name for node in nodes(rendered) if not misfits([placement], [node])}
+        where[placement.name] = group
+    assert not misfits(placements(config, has_gpus=False, is_local=False), nodes(rendered))
+    return where
+
+
 def started(rendered: Rendered) -> list[str]:
-    """The names of all drafters that pods start as."""
+    """The names of all drafters that pods of their own start as, those that scaling may add included."""
     names = []
-    for _, container, _ in rendered.containers():
-        if container["name"] == "drafter":
-            names += [word.removeprefix("--name=") for word in container["args"] if word.startswith("--name=")]
+    for manifest in rendered.all("StatefulSet"):
+        for container in manifest["spec"]["template"]["spec"]["containers"]:
+            given: dict[str, str] = dict(word.removeprefix("--").split("=", 1) for word in container.get("args", []))
+            if container["name"] == "drafter":
+                scaled = [
+                    each["spec"]["maxReplicaCount"]
+                    for each in rendered.all("ScaledObject")
+                    if each["spec"]["scaleTargetRef"]["name"] == manifest["metadata"]["name"]
+                ]
+                ordinals = range(scaled[0] if scaled else manifest["spec"]["replicas"])
+                alias = given.get("as", given["name"])
+                assert alias != given["name"] or len(ordinals) == 1
+                assert entry_of(alias.replace("$(POD_INDEX)", "0"), {given["name"]}) == given["name"]
+                names += [alias.replace("$(POD_INDEX)", str(ordinal)) for ordinal in ordinals]
     return names
 
 
@@ -97,9 +136,7 @@ def test_examples_are_right(render: Renderer, example: Path) -> None:
     config = check(rendered)
     given = yaml.safe_load(example.read_text())
     assert config.engine.model == given["engine"]["model"]
-    assert config.drafters.keys() >= {
-        name for name, of in given["drafters"].items() if not set(of) & {"replicas", "autoscaling"}
-    }
+    assert config.drafters.keys() == given["drafters"].keys()
     render.run("lint", "--strict", str(CHART), "--values", str(example))
 
 
@@ -118,34 +155,111 @@ def test_every_drafter_of_the_file_is_started_once(render: Renderer) -> None:
         "drafters": {
             "one": {"kind": "recycling"},
             "three": {"kind": "recycling", "replicas": 3},
+            "none": {"kind": "recycling", "replicas": 0},
             "grows": {"kind": "recycling", "autoscaling": {"min": 1, "max": 2}},
         },
         "monitoring": MONITORED,
     }
-    for on_ray in (True, False):
-        rendered = render({**values, "ray": {"enabled": on_ray}})
-        names = [each for name in started(rendered) for each in by_ordinal(name, rendered)]
-        assert (
-            sorted(names)
-            == sorted(check(rendered).drafters)
-            == ["grows-0", "grows-1", "one", "three-0", "three-1", "three-2"]
-        )
-        assert all(map(is_name, names))
+    on_ray, without = (render({**values, "ray": {"enabled": enabled}}) for enabled in (True, False))
+    assert sorted(started(on_ray)) == ["grows-0", "grows-1"]
+    assert placed(on_ray) == {"verifier": "verifier", "one": "one"} | {f"three-{n}": "three" for n in range(3)}
+    assert sorted(started(without)) == ["grows-0", "grows-1", "one", "three-0", "three-1", "three-2"]
+    for rendered in (on_ray, without):
+        assert list(check(rendered).drafters) == ["grows", "none", "one", "three"]
+    assert not without.all("RayCluster")
+    assert drafters_of(check(without)) == {}, "nothing is left for a supervisor"
 
 
-def by_ordinal(name: str, rendered: Rendered) -> list[str]:
-    """What the name stands for in the pods of a set."""
-    stem, marker, _ = name.partition("$(POD_INDEX)")
-    if not marker:
-        return [name]
-    of = rendered.of("StatefulSet", stem.removesuffix("-"))
-    scaled = [
-        each["spec"]
-        for each in rendered.all("ScaledObject")
-        if each["spec"]["scaleTargetRef"]["name"] == of["metadata"]["name"]
-    ]
-    most = scaled[0]["maxReplicaCount"] if scaled else of["spec"]["replicas"]
-    return [f"{stem}{ordinal}" for ordinal in range(most)]
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
+def test_what_is_placed_fits_on_the_nodes_that_there_are(render: Renderer, example: Path) -> None:
+    rendered = render(files=[example])
+    if rendered.all("RayCluster"):
+        where = placed(rendered)
+        assert where["verifier"] == "verifier"
+        assert set(where.values()) == {node.name for node in nodes(rendered)}, "no node stands idle"
+
+
+def test_the_target_has_the_processors_that_its_threads_keep_busy(render: Renderer) -> None:
+    engine = {"model": "/models/target", "num_threads": 6, "tensor_parallel": 2}
+    (node,) = nodes(render({**LEAST, "engine": engine}))
+    assert (node.amounts["CPU"], node.amounts["GPU"]) == (12.0, 0.0)
+    (node,) = nodes(render({**LEAST, "engine": engine, "verifier": {"gpus": 2}}))
+    assert (node.amounts["CPU"], node.amounts["GPU"]) == (2.0, 2.0)
+
+
+def test_devices_are_those_of_the_pods_unless_said_otherwise(render: Renderer) -> None:
+    model = {"kind": "model", "engine": {"model": "/models/a"}}
+    values = {**LEAST, "verifier": {"gpus": 1}, "drafters": {"a": model, "b": {**model, "gpus": 1}}}
+    config = check(render(values))
+    devices = {name: of.engine.device for name, of in config.drafters.items() if of.engine is not None}
+    assert (config.engine.device, devices) == ("cuda", {"a": "cpu", "b": "cuda"})
+    said = {**LEAST, "engine": {**LEAST["engine"], "device": "auto"}}
+    assert check(render(said)).engine.device == "auto"
+
+
+def test_a_supervisor_is_told_where_router_and_ray_are(render: Renderer) -> None:
+    pod = render(LEAST).of("Deployment", "-supervisor")["spec"]["template"]["spec"]
+    (beside,), (supervisor,) = pod["initContainers"], pod["containers"]
+    given = dict(word.split("=", 1) for word in supervisor["args"])
+    assert given["--router"] == "fleet-specfleet-fleet.ns.svc:50051"
+    assert f"--address={given['--address']}" in beside["args"]
+    assert given["--address"] == "fleet-specfleet-head-svc.ns.svc:6379"
+    assert beside["restartPolicy"] == "Always", "a sidecar: it is there before the supervisor, and as long"
+    assert f"--node-manager-port={beside['startupProbe']['tcpSocket']['port']}" in beside["args"]
+    for container in (beside, supervisor):
+        assert {"name": "RAY_AUTH_TOKEN_PATH", "value": "/etc/specfleet/ray/token"} in container["env"]
+        assert {mount["name"] for mount in container["volumeMounts"]} >= {"tmp", "shm", "ray-token"}
+
+
+def test_a_head_that_remembers_reaches_the_store(render: Renderer) -> None:
+    rendered = render({**LEAST, "ray": {"faultTolerant": True}})
+    check(rendered)
+    memory = rendered.of("RayCluster")["spec"]["gcsFaultToleranceOptions"]
+    store = rendered.of("Service", "-store")["metadata"]["name"]
+    assert memory["redisAddress"] == f"redis://{store}.ns.svc:6379"
+    assert memory["redisPassword"]["valueFrom"]["secretKeyRef"]["name"] == "specfleet-store"
+    (rule,) = rendered.of("NetworkPolicy", "-ray-head")["spec"]["egress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 6379}]
+    for values in ({"faultTolerant": False}, {"faultTolerant": True, "enabled": False}):
+        without = render({**LEAST, "ray": values})
+        assert "ray-head" not in str(without.of("NetworkPolicy", "-specfleet-store")["spec"]["ingress"])
+
+
+def test_drafters_scale_by_keda_or_by_kubernetes_alone(render: Renderer) -> None:
+    grows = {"kind": "recycling", "autoscaling": {"min": 2, "max": 5, "waitShare": 0.25, "by": "hpa"}}
+    rendered = render({**LEAST, "drafters": {"grows": grows}})
+    scaler = rendered.of("HorizontalPodAutoscaler")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == rendered.of("StatefulSet", "-grows")["metadata"]["name"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 5)
+    assert scaler["metrics"][0]["external"]["target"]["value"] == "0.25"
+    assert not rendered.all("ScaledObject")
+
+
+def test_several_fleets_can_share_one_route(render: Renderer) -> None:
+    first = {"enabled": True, "parentRefs": [{"name": "public"}], "besides": ["second-specfleet"]}
+    route = render({**LEAST, "gateway": first}).of("HTTPRoute")
+    names = [each["name"] for each in route["spec"]["rules"][0]["backendRefs"]]
+    assert names == ["fleet-specfleet", "second-specfleet"]
+    second = render({**LEAST, "gateway": {"enabled": True, "route": False}})
+    assert not second.all("HTTPRoute")
+    assert second.of("BackendTLSPolicy"), "whoever has the route reaches it by TLS"
+
+
+def test_logs_and_traces_are_those_of_every_process(render: Renderer) -> None:
+    tracing = {"endpoint": "http://collector.monitoring.svc:4317", "share": 0.5}
+    drafters = {"a": STAND, "b": {**STAND, "autoscaling": {"min": 1, "max": 2}}}
+    rendered = render({**LEAST, "drafters": drafters, "monitoring": MONITORED, "tracing": tracing, "logs": "text"})
+    wanted = {
+        "SPECFLEET_LOG": "text",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": tracing["endpoint"],
+        "OTEL_TRACES_SAMPLER_ARG": "0.5",
+    }
+    for owner, container, _ in rendered.containers():
+        if container["name"] != "valkey":
+            given = {each["name"]: each.get("value") for each in container["env"]}
+            assert wanted.items() <= given.items(), owner
+    closed = rendered.of("NetworkPolicy", "-closed")["spec"]["egress"]
+    assert closed[-1]["ports"] == [{"protocol": "TCP", "port": 4317}]
 
 
 def test_the_drafter_of_modes_with_one_comes_first(render: Renderer) -> None:
@@ -185,6 +299,7 @@ def test_workers_reach_routers_that_are_not_ready_and_clients_do_not(render: Ren
         ({"engine": {"model": "m"}, "security": LEAST["security"]}, "store.passwordSecret.name is empty"),
         ({"store": {"url": "redis://:secret@host:6379/0"}}, "store.url has a user or a password in it"),
         ({"store": {"own": {"enabled": False}}}, "store.url is empty and store.own.enabled is false"),
+        ({"ray": {"faultTolerant": True}, "store": {"url": "redis://a:1/0"}}, "ray.faultTolerant is true and"),
         ({"store": {"caSecret": {"name": "ca"}}}, "store.url does not use TLS"),
         ({"engine": {"tensor_parallel": 4}, "verifier": {"gpus": 2}}, "gpus is 2 and engine.tensor_parallel is 4"),
         ({"drafters": {"a": {"kind": "model"}}}, "drafters.a is of kind model and has no engine.model"),

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from contracts.config import load_config
-from tests.helm.chart import EXAMPLES, LEAST, Renderer
+from tests.helm.chart import LEAST, Renderer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -26,26 +26,38 @@ def flags_of(command: Sequence[str]) -> str:
         name += ".__main__"
     main, said = importlib.import_module(name).main, io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
-        patch.setattr(sys, "argv", [*command, "--help"])
+        patch.setattr(sys, "argv", [*command[2:], "--help"])
         with pytest.raises(SystemExit, match="0"):
             main()
     return said.getvalue()
 
 
 def check_commands(commands: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
-    known = {tuple(command[:3]): flags_of(command) for command, _ in commands}
+    known = {tuple(command): flags_of(command) for command, _ in commands}
     for command, arguments in commands:
         assert list(command[:2]) == ["python", "-m"], command
         for flag in arguments:
-            assert f"{flag.partition('=')[0]} " in known[tuple(command[:3])], f"{command} does not know {flag}"
+            assert f"{flag.partition('=')[0]} " in known[tuple(command)], f"{command} does not know {flag}"
 
 
 def test_the_chart_starts_what_there_is(render: Renderer) -> None:
-    rendered = render(files=[EXAMPLES[0]])
-    ours = ("router", "verifier", "drafter")
-    commands = [(of["command"], of["args"]) for _, of, _ in rendered.containers() if of["name"] in ours]
-    assert len(commands) >= 3
+    ours = ("router", "verifier", "drafter", "supervisor")
+    drafters = {"a": {"kind": "stand", "replicas": 2}}
+    both = (render({**LEAST, "drafters": drafters, "ray": {"enabled": enabled}}) for enabled in (True, False))
+    containers = [of for rendered in both for _, of, _ in rendered.containers() if of["name"] in ours]
+    commands = [(of["command"], of["args"]) for of in containers]
+    assert {of["name"] for of in containers} == set(ours)
     check_commands(commands)
+
+
+def test_the_node_beside_the_supervisor_is_started_as_ray_is(render: Renderer) -> None:
+    (node,) = render(LEAST).of("Deployment", "-supervisor")["spec"]["template"]["spec"]["initContainers"]
+    program = Path(sys.executable).with_name(node["command"][0])
+    said = subprocess.run(
+        [str(program), *node["command"][1:], "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
+    for flag in node["args"]:
+        assert f"{flag.partition('=')[0]} " in said.stdout
 
 
 def test_the_job_downloads_with_a_function_that_there_is(render: Renderer) -> None:

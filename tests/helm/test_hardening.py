@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from specfleet.health import READY
 from tests.helm.chart import EXAMPLES, LEAST, Manifest, Rendered, Renderer
 
+PART = "app.kubernetes.io/component"
 DRAFTERS = {
     "a": {"kind": "recycling", "replicas": 2},
     "b": {"kind": "model", "engine": {"model": "m"}, "gpus": 1},
@@ -84,7 +86,9 @@ def test_each_process_has_the_certificates_of_its_own_role(rendered: Rendered) -
         for mount in container["volumeMounts"]:
             if mount["name"] == "tls":
                 secret = next(volume["secret"]["secretName"] for volume in spec["volumes"] if volume["name"] == "tls")
-                shown[owner] = (container["name"], mount["mountPath"], secret)
+                # A node of Ray's has the certificates of the actors that its labels let in.
+                part = spec["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"][PART]
+                shown[owner] = (part, mount["mountPath"], secret)
     assert {name for name, _, _ in shown.values()} == {"router", "verifier", "drafter"}
     for name, path, secret in shown.values():
         assert path == f"/etc/specfleet/tls/{name}"
@@ -124,20 +128,27 @@ def test_certificates_say_one_role_each(rendered: Rendered) -> None:
     assert dialled <= set(certificates["router"]["dnsNames"])
 
 
-def test_probes_fit_the_face_that_is_probed(render: Renderer) -> None:
-    closed = render(LEAST).of("Deployment")["spec"]["template"]["spec"]["containers"][0]
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):  # a kubelet's gRPC probe shows no certificate
-        assert closed[probe]["httpGet"]["scheme"] == "HTTPS"
-    opened = render({**LEAST, "security": {"insecure": True}}).of("Deployment")["spec"]["template"]["spec"][
-        "containers"
-    ][0]
-    assert opened["readinessProbe"]["grpc"] == {"port": 50051, "service": "specfleet.v1.Inference"}
-    assert opened["livenessProbe"]["grpc"] == {"port": 50051}
+@pytest.mark.parametrize("insecure", [False, True])
+@pytest.mark.parametrize("on_ray", [False, True])
+def test_probes_are_gprcs_own_and_need_no_certificate(render: Renderer, *, insecure: bool, on_ray: bool) -> None:
+    security = {"insecure": True} if insecure else LEAST["security"]
+    rendered = render({**LEAST, "security": security, "ray": {"enabled": on_ray}, "drafters": {"a": DRAFTERS["a"]}})
+    asked = {}
+    for _, container, _ in rendered.containers():
+        if container["name"] in ("router", "verifier", "drafter", "supervisor"):
+            asked[container["name"]] = container
+            assert "--health=0.0.0.0:8081" in container["args"]
+            for probe in ("startupProbe", "livenessProbe"):
+                assert container[probe]["grpc"] == {"port": 8081}
+            assert container["readinessProbe"]["grpc"] == {"port": 8081, "service": READY}
+    assert asked.keys() == {"router", *(["supervisor"] if on_ray else ["verifier", "drafter"])}
+    for policy in rendered.all("NetworkPolicy"):
+        assert "8081" not in str(policy["spec"]), "whoever asks comes from the node itself"
 
 
 def test_the_grace_of_a_router_covers_its_handover(render: Renderer) -> None:
-    pod = render({**LEAST, "router": {"handoverSeconds": 30, "graceSeconds": 20}}).of("Deployment")["spec"]["template"][
-        "spec"
-    ]
+    pod = render({**LEAST, "router": {"handoverSeconds": 30, "graceSeconds": 20}}).of("Deployment", "-router")["spec"][
+        "template"
+    ]["spec"]
     assert pod["terminationGracePeriodSeconds"] == 50
     assert pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] == 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from specfleet import health
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text(encoding="utf-8")
@@ -44,6 +48,18 @@ def test_every_stage_ends_as_nobody_in_particular() -> None:
     assert re.findall(r"^USER (\S+)$", runtime, flags=re.MULTILINE) == ["10001:10001"]
     assert "\nHEALTHCHECK " in runtime
     assert next(stage for stage in stages if " AS cuda\n" in stage).startswith("cpu AS cuda")
+
+
+def test_every_process_is_asked_where_it_tells_of_its_health() -> None:
+    asked = re.findall(r"^HEALTHCHECK .*\n    CMD (\[.*\])$", DOCKERFILE, flags=re.MULTILINE)
+    command = json.loads(asked[0])
+    assert command[:3] == ["python", "-m", health.__name__]
+    told = json.loads(re.findall(r"^CMD (\[.*\])$", DOCKERFILE, flags=re.MULTILINE)[-1])
+    assert told[-2:] == ["--health", command[3]]
+    services = yaml.safe_load((CHECKOUT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    for name in services.keys() - {"store"}:
+        assert f"--health={command[3]}" in services[name]["command"]
+        assert "healthcheck" not in services[name], "the image's own"
 
 
 def test_everything_is_pinned() -> None:

@@ -35,6 +35,14 @@ def test_nothing_else_of_ours_is_loaded_and_nothing_heavy() -> None:
     )
 
 
+def test_a_client_without_opentelemetry_sends_no_trace() -> None:
+    program = (
+        "import sys; from specfleet.grpc_transport import GrpcTransport; from specfleet.trace_context import call_span;"
+        "print(call_span(object()).headers, 'opentelemetry' in sys.modules)"
+    )
+    assert python(program).split() == ["()", "False"]
+
+
 def test_importing_the_package_alone_loads_no_grpc() -> None:
     assert "grpc" not in python("import specfleet, sys; print(*sorted(sys.modules))").split()
 

@@ -25,7 +25,7 @@
 {{- if and $v.models.image (include "specfleet.claim" .) -}}
 {{- fail "models.image and models.claim are both given; only one of them can be mounted at /models" -}}
 {{- end -}}
-{{- if and $v.gateway.enabled (not $v.gateway.parentRefs) -}}
+{{- if and $v.gateway.enabled $v.gateway.route (not $v.gateway.parentRefs) -}}
 {{- fail "gateway.parentRefs is empty; it must name the Gateway that the route belongs to" -}}
 {{- end -}}
 {{- if and $v.ingress.enabled (not $v.ingress.host) -}}
@@ -33,6 +33,9 @@
 {{- end -}}
 {{- if and $v.monitoring.serviceMonitor (not $v.security.insecure) (not $v.monitoring.keySecret.name) -}}
 {{- fail "monitoring.keySecret.name is empty; /metrics asks for an API key: `specfleet keys add keys.json prometheus --role metrics`, put the key that it shows into a Secret, and name that" -}}
+{{- end -}}
+{{- if and $v.ray.enabled $v.ray.faultTolerant $v.store.url -}}
+{{- fail "ray.faultTolerant is true and store.url is given; Ray's head can use the fleet's own store alone, so leave store.url empty or set up Ray's Redis by yourself" -}}
 {{- end -}}
 {{- $ranks := int (default 1 $v.engine.tensor_parallel) -}}
 {{- if and (gt (int $v.verifier.gpus) 0) (lt (int $v.verifier.gpus) $ranks) -}}
@@ -56,7 +59,7 @@
 {{- if gt (int .min) (int .max) -}}
 {{- fail (printf "drafters.%s.autoscaling has min %d and max %d; min must not be larger" $name (int .min) (int .max)) -}}
 {{- end -}}
-{{- if not $v.monitoring.prometheusUrl -}}
+{{- if and (eq (dig "by" "keda" .) "keda") (not $v.monitoring.prometheusUrl) -}}
 {{- fail (printf "drafters.%s.autoscaling is given and monitoring.prometheusUrl is empty; it must be where KEDA can ask for the router's metrics" $name) -}}
 {{- end -}}
 {{- end -}}

@@ -1,23 +1,26 @@
-{{/* Names of a drafter's processes, each of them an entry of the fleet's file, separated by blanks: (name, values).
-     A name in the fleet belongs to one process; the ordinal of a pod chooses among them. */}}
-{{- define "specfleet.processes" -}}
-{{- $name := .name -}}
-{{- if .of.autoscaling -}}
-{{- range $i := until (int .of.autoscaling.max) }}{{ $name }}-{{ $i }} {{ end -}}
-{{- else if eq (int (dig "replicas" 1 .of)) 1 -}}
-{{ $name }}
-{{- else -}}
-{{- range $i := until (int .of.replicas) }}{{ $name }}-{{ $i }} {{ end -}}
-{{- end -}}
+{{/* Whether Ray's actors are this drafter's processes: (root, of). Those that scale are a StatefulSet's. */}}
+{{- define "specfleet.onRay" -}}{{ if and .root.Values.ray.enabled (not .of.autoscaling) }}yes{{ end }}{{- end -}}
+
+{{/* An engine's section with the device that its pod has: nothing is left to what a node shows when it comes: (of, engine) */}}
+{{- define "specfleet.engine" -}}
+{{- merge (deepCopy .engine) (dict "device" (ternary "cuda" "cpu" (gt (int (default 0 .of.gpus)) 0))) | toYaml -}}
 {{- end -}}
 
+{{/* A drafter's section: (root, name, of). What the chart starts itself is not for the supervisor to place. */}}
 {{- define "specfleet.drafterEntry" -}}
-{{- range $process := include "specfleet.processes" . | trim | splitList " " }}
-{{- if $process }}
-{{ $process | quote }}:
-  {{- pick $.of "kind" "engine" "capacity" | toYaml | nindent 2 }}
-{{- end }}
-{{- end }}
+{{ .name | quote }}:
+  {{- pick .of "kind" "capacity" | toYaml | nindent 2 }}
+  {{- with .of.engine }}
+  engine:
+    {{- include "specfleet.engine" (dict "of" $.of "engine" .) | nindent 4 }}
+  {{- end }}
+  {{- if include "specfleet.onRay" . }}
+  replicas: {{ int (dig "replicas" 1 .of) }}
+  num_gpus: {{ int (default 0 .of.gpus) }}
+  labels: {specfleet/part: drafter, specfleet/drafter: {{ .name | quote }}}
+  {{- else }}
+  replicas: 0
+  {{- end }}
 {{- end -}}
 
 {{/* The fleet's file. Order counts among drafters, and a map of values has none but the alphabet's. */}}
@@ -25,12 +28,12 @@
 {{- include "specfleet.check" . -}}
 {{- $v := .Values -}}
 engine:
-  {{- toYaml $v.engine | nindent 2 }}
-{{- with $v.verifier.prune }}
+  {{- include "specfleet.engine" (dict "of" $v.verifier "engine" $v.engine) | nindent 2 }}
 verifier:
-  prune:
-    {{- toYaml . | nindent 4 }}
-{{- end }}
+  prune: {{ toJson $v.verifier.prune }}
+  {{- if $v.ray.enabled }}
+  labels: {specfleet/part: verifier}
+  {{- end }}
 drafters:
   {{- $names := keys $v.drafters | sortAlpha }}
   {{- if $v.router.firstDrafter }}
@@ -38,9 +41,7 @@ drafters:
   {{- end }}
   {{- $entries := list }}
   {{- range $names }}
-  {{- with include "specfleet.drafterEntry" (dict "name" . "of" (get $v.drafters .)) | trim }}
-  {{- $entries = append $entries . }}
-  {{- end }}
+  {{- $entries = append $entries (include "specfleet.drafterEntry" (dict "root" $ "name" . "of" (get $v.drafters .)) | trim) }}
   {{- end }}
   {{- join "\n" (default (list "{}") $entries) | nindent 2 }}
 router:

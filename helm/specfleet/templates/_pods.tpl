@@ -18,6 +18,19 @@ capabilities: {drop: [ALL]}
 {{- define "specfleet.environment" -}}
 - {name: HOME, value: /tmp}
 - {name: SPECFLEET_CACHE_DIR, value: /tmp/specfleet}
+- {name: SPECFLEET_LOG, value: {{ .Values.logs }}}
+{{- with .Values.tracing.endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ $.Values.tracing.share | quote }}}
+{{- end }}
+{{- end -}}
+
+{{/* Asked without a certificate, on a port that tells nothing else. A process that loads lives, and is not ready. */}}
+{{- define "specfleet.probes" -}}
+startupProbe: {grpc: {port: 8081}, periodSeconds: 2, failureThreshold: 60}
+livenessProbe: {grpc: {port: 8081}, periodSeconds: 10, timeoutSeconds: 5}
+readinessProbe: {grpc: {port: 8081, service: ready}, periodSeconds: {{ .every }}, failureThreshold: 2}
 {{- end -}}
 
 {{- define "specfleet.modelEnvironment" -}}
@@ -40,13 +53,14 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end -}}
 
-{{/* Of a pod: (dict "root" $ "part" "drafter" "drafter" name). It is made anew when what it reads of the file changes. */}}
+{{/* Of a pod: (dict "root" $ "part" "drafter" "drafter" name "isRayNode" bool). It is made anew when what it reads of the
+     file changes; a node of Ray's reads none of it, for its actors are told by the supervisor. */}}
 {{- define "specfleet.metadata" -}}
 {{- $v := .root.Values -}}
 {{- $reads := include "specfleet.file" .root -}}
 {{- if eq .part "verifier" }}{{ $reads = toJson (list $v.engine $v.verifier.prune $v.security) }}{{ end -}}
 {{- if eq .part "drafter" }}{{ $reads = toJson (list (pick (get $v.drafters .drafter) "kind" "engine" "capacity") $v.security) }}{{ end -}}
-{{- if eq .part "ray-head" }}{{ $reads = "nothing" }}{{ end }}
+{{- if .isRayNode }}{{ $reads = "nothing" }}{{ end }}
 labels:
   {{- include "specfleet.selector" .root | nindent 2 }}
   app.kubernetes.io/component: {{ .part }}
@@ -86,8 +100,6 @@ tolerations:
 {{- end -}}
 
 {{- define "specfleet.workerVolumes" -}}
-- name: fleet
-  configMap: {name: {{ include "specfleet.fullname" .root }}-fleet}
 - name: tmp
   emptyDir: {}
 - name: shm
@@ -116,57 +128,66 @@ tolerations:
 {{- end }}
 {{- end -}}
 
-{{/* The container of a verifier or drafter: (dict "root" $ "role" "drafter" "name" "general-$(POD_INDEX)" "of" values) */}}
-{{- define "specfleet.workerContainer" -}}
+{{/* Resources of a worker's pod: (of) */}}
+{{- define "specfleet.workerResources" -}}
 {{- $gpus := int (default 0 .of.gpus) -}}
+{{- $resources := default (dict) .of.resources -}}
+{{- $requests := merge (deepCopy (default (dict) $resources.requests)) (dict "cpu" "1" "memory" "2Gi") -}}
+{{- $limits := merge (deepCopy (default (dict) $resources.limits)) (dict "memory" $requests.memory) -}}
+{{- if gt $gpus 0 }}{{ $_ := set $limits (default "nvidia.com/gpu" .of.gpuResource) $gpus }}{{ end -}}
+requests: {{ toJson $requests }}
+limits: {{ toJson $limits }}
+{{- end -}}
+
+{{- define "specfleet.workerMounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: shm, mountPath: /dev/shm}
+{{- if include "specfleet.tls" .root }}
+- {name: tls, mountPath: /etc/specfleet/tls/{{ .role }}, readOnly: true}
+{{- end }}
+- {name: models, mountPath: /models{{ if include "specfleet.hasVolume" .root }}, readOnly: true{{ end }}}
+{{- if .root.Values.models.tokenSecret.name }}
+- {name: hub, mountPath: /etc/specfleet/hub, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{/* The container of a verifier or drafter without Ray: (dict "root" $ "role" "drafter" "of" values "args" list) */}}
+{{- define "specfleet.workerContainer" -}}
 name: {{ .role }}
-image: {{ include "specfleet.image" (dict "root" .root "cuda" (gt $gpus 0)) }}
+image: {{ include "specfleet.image" (dict "root" .root "cuda" (gt (int (default 0 .of.gpus)) 0)) }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 command: [python, -m, {{ ternary "workers.verifier" "workers.drafter" (eq .role "verifier") }}]
 args:
   - --config=/etc/specfleet/fleet/fleet.yaml
   - --router={{ include "specfleet.routerAddress" .root }}
-  - --name={{ .name }}
+  - --health=0.0.0.0:8081
+  {{- range .args }}
+  - {{ . }}
+  {{- end }}
 env:
-  {{- if contains "$(POD_INDEX)" .name }}
+  {{- if has "--as" (splitList "=" (last .args)) }}
   - name: POD_INDEX
     valueFrom: {fieldRef: {fieldPath: "metadata.labels['apps.kubernetes.io/pod-index']"}}
   {{- end }}
   {{- include "specfleet.environment" .root | nindent 2 }}
   {{- include "specfleet.modelEnvironment" .root | nindent 2 }}
-{{- $resources := default (dict) .of.resources }}
-{{- $requests := merge (deepCopy (default (dict) $resources.requests)) (dict "cpu" "1" "memory" "2Gi") }}
-{{- $limits := merge (deepCopy (default (dict) $resources.limits)) (dict "memory" $requests.memory) }}
-{{- if gt $gpus 0 }}{{ $_ := set $limits (default "nvidia.com/gpu" .of.gpuResource) $gpus }}{{ end }}
+ports:
+  - {name: health, containerPort: 8081}
+{{ include "specfleet.probes" (dict "every" 5) }}
 resources:
-  requests: {{ toJson $requests }}
-  limits: {{ toJson $limits }}
+  {{- include "specfleet.workerResources" . | nindent 2 }}
 securityContext:
   {{- include "specfleet.containerSecurity" .root | nindent 2 }}
 volumeMounts:
   - {name: fleet, mountPath: /etc/specfleet/fleet, readOnly: true}
-  - {name: tmp, mountPath: /tmp, subPath: worker}
-  - {name: shm, mountPath: /dev/shm}
-  {{- if include "specfleet.tls" .root }}
-  - {name: tls, mountPath: /etc/specfleet/tls/{{ .role }}, readOnly: true}
-  {{- end }}
-  - {name: models, mountPath: /models{{ if include "specfleet.hasVolume" .root }}, readOnly: true{{ end }}}
-  {{- if .root.Values.models.tokenSecret.name }}
-  - {name: hub, mountPath: /etc/specfleet/hub, readOnly: true}
-  {{- end }}
+  {{- include "specfleet.workerMounts" . | nindent 2 }}
 {{- end -}}
 
-{{/* Ray's own container: (dict "root" $ "name" "ray-worker" "cuda" bool "resources" values "ports" list) */}}
+{{/* What every container of Ray's has: (dict "root" $ "name" "ray-worker" "cuda" bool) */}}
 {{- define "specfleet.rayContainer" -}}
 name: {{ .name }}
 image: {{ include "specfleet.image" (dict "root" .root "cuda" .cuda) }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-env:
-  {{- include "specfleet.environment" .root | nindent 2 }}
-  - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
-  {{- if .root.Values.security.insecure }}
-  - {name: RAY_AUTH_MODE, value: disabled}
-  {{- end }}
 ports:
   - {name: metrics, containerPort: 8080}
   {{- if eq .name "ray-head" }}
@@ -175,11 +196,13 @@ ports:
   - {name: as-metrics, containerPort: 44217}
   - {name: dash-metrics, containerPort: 44227}
   {{- end }}
-resources:
-  {{- toYaml .resources | nindent 2 }}
 securityContext:
   {{- include "specfleet.containerSecurity" .root | nindent 2 }}
-volumeMounts:
-  - {name: tmp, mountPath: /tmp, subPath: ray}
-  - {name: shm, mountPath: /dev/shm}
+{{- end -}}
+
+{{- define "specfleet.rayEnvironment" -}}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+{{- if .Values.security.insecure }}
+- {name: RAY_AUTH_MODE, value: disabled}
+{{- end }}
 {{- end -}}
