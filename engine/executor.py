@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from contracts.errors import Internal, InvalidArgument
+from engine.captured import CapturedSteps
 from engine.compiled import CompiledStep
 from engine.message import StepMessage
 from engine.model import embed, forward_layers, head_logits
 from engine.ranks import Ranks
-from engine.sampler import SampledNumbers, sample
+from engine.sampler import SampledNumbers, sample, stays_on_device
 from engine.weights import Weights
 from kernels import native
 from kernels.paged import KVCache, Rows
@@ -69,7 +70,7 @@ class Executor:
         *,
         num_threads: int,
         num_real_tokens: int,
-        compiled: CompiledStep | None,
+        compiled: CompiledStep | CapturedSteps | None,
     ) -> None:
         self.weights, self.cache, self.ranks = weights, cache, ranks
         self.num_threads, self.num_real_tokens, self.compiled = num_threads, num_real_tokens, compiled
@@ -94,8 +95,8 @@ class Executor:
         with torch.inference_mode(), native.use_threads(self.num_threads):
             self._copy(message)
             device = self.cache.keys.device
-            rows = Rows(torch.from_numpy(message.rows).to(device), message.num_rows, message.num_table_entries)
-            tokens = torch.from_numpy(message.tokens).to(device)
+            rows = Rows(torch.from_numpy(message.rows), message.num_rows, message.num_table_entries)
+            tokens = torch.from_numpy(message.tokens)
             chosen = torch.from_numpy(message.chosen)
             if message.hook_layers.size == 0:
                 logits = self._logits(tokens, rows, chosen)
@@ -109,7 +110,8 @@ class Executor:
             numbers = None
             if message.chosen.size:
                 shard, num_real = self.weights.shard, self.num_real_tokens
-                numbers = sample(logits.cpu(), message, self.ranks, shard, num_real_tokens=num_real).numbers()
+                logits = logits if stays_on_device(logits, message) else logits.cpu()
+                numbers = sample(logits, message, self.ranks, shard, num_real_tokens=num_real).numbers()
         return StepOutput(
             sampled=numbers,
             choice_of={choice: place for place, choice in enumerate(places)},
@@ -127,10 +129,10 @@ class Executor:
     def _logits(self, tokens: torch.Tensor, rows: Rows, chosen: torch.Tensor) -> torch.Tensor:
         if self.compiled is not None:
             return self.compiled.run(tokens, rows, chosen)
-        chosen = chosen.long().to(tokens.device)
-        residual = embed(self.weights, self.ranks, tokens)
-        self._layers(residual, rows, 0, len(self.weights.layers))
-        return head_logits(self.weights, residual, chosen)
+        device = self.cache.keys.device
+        residual = embed(self.weights, self.ranks, tokens.to(device))
+        self._layers(residual, rows.to(device), 0, len(self.weights.layers))
+        return head_logits(self.weights, residual, chosen.long().to(device))
 
     def _layers(self, residual: torch.Tensor, rows: Rows, first: int, last: int) -> torch.Tensor:
         if self.compiled is not None:
@@ -146,7 +148,8 @@ class Executor:
         undroppable: frozenset[int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The residual stream of the surviving rows, and their numbers."""
-        residual = embed(self.weights, self.ranks, tokens)
+        device = self.cache.keys.device
+        rows, residual = rows.to(device), embed(self.weights, self.ranks, tokens.to(device))
         alive = torch.arange(rows.count)
         first = 0
         for layer in message.hook_layers.tolist():

@@ -13,8 +13,10 @@ import torch
 from contracts.clock import Clock
 from contracts.config import EngineConfig, MachineFacts, ModelFacts, ResolvedEngineConfig, resolve_engine
 from contracts.errors import ConfigError, TopologyError
+from engine.captured import CapturedSteps
 from engine.checkpoint import Checkpoint
 from engine.compiled import CompiledStep
+from engine.devices import cuda_device
 from engine.engine import Engine, Follower
 from engine.executor import Executor
 from engine.ranks import Ranks, SingleRank
@@ -128,8 +130,7 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
         raise ConfigError(f"engine.tensor_parallel is {config.tensor_parallel}, but the group has {ranks.size} ranks")
     shard = Shard(config=checkpoint.config, rank=ranks.rank, num_ranks=ranks.size)
     dtype = _DTYPES[config.dtype]
-    # One GPU a rank, as they come.
-    device = f"cuda:{ranks.rank % torch.cuda.device_count()}" if config.device == "cuda" else "cpu"
+    device = cuda_device(ranks.rank, ranks.size) if config.device == "cuda" else "cpu"
     sizes = {
         "num_layers": shard.config.num_layers,
         "num_kv_heads": shard.num_kv_heads,
@@ -147,11 +148,12 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
     with native.use_threads(config.num_threads):
         weights = load_weights(checkpoint, shard, dtype, max_context=config.max_context, device=device)
     cache = KVCache(**sizes, num_blocks=num_blocks, dtype=dtype, device=device)
+    whole_step = CompiledStep.build(weights, cache) if config.compiled_step else None
     return Executor(
         weights,
         cache,
         ranks,
         num_threads=config.num_threads,
         num_real_tokens=min(tokenizer.num_real_tokens, checkpoint.config.vocab_size),
-        compiled=CompiledStep.build(weights, cache) if config.compiled_step else None,
+        compiled=whole_step or CapturedSteps.build(weights, ranks, cache),
     )

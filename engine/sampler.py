@@ -19,9 +19,10 @@ import torch
 from engine.message import StepMessage
 from engine.ranks import Ranks
 from engine.topology import Shard
+from kernels import gpu
 from kernels.noise import Choice, choose, log_sum
 
-__all__ = ["Sampled", "SampledNumbers", "sample"]
+__all__ = ["Sampled", "SampledNumbers", "sample", "stays_on_device"]
 
 # Enough for top-k and top-p as people use them; where it is not, it grows until it is.
 _FIRST_NUM_CANDIDATES = 64
@@ -56,6 +57,15 @@ class SampledNumbers:
     tokens: list[list[int]]
     logprobs: list[list[float]] | None
     likeliest: tuple[list[list[float]], list[list[int]]] | None
+
+
+def stays_on_device(logits: torch.Tensor, message: StepMessage) -> bool:
+    """Whether logits on a GPU are chosen from there, so that only the choices have to come to the host.
+
+    What needs more than argmax and noise is done on the host: penalties, masks, limits, log-probabilities.
+    """
+    needs_more = message.edits.size or message.masked.size or message.is_limited or message.wants_logprobs
+    return gpu.runs(logits) and not needs_more
 
 
 def sample(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from kernels import native
+from kernels import gpu, native
 from kernels.paged import KVCache, Rows
 
 __all__ = ["attention", "attention_reference"]
@@ -24,7 +24,23 @@ def attention(
     *,
     window: int,
 ) -> torch.Tensor:
-    """[rows, heads * head_dim] in the cache's type. `window`: positions a row sees, itself included; 0 for all."""
+    """[rows, heads * head_dim] in the cache's type. `window`: positions a row sees, itself included; 0 for all.
+
+    Two keys that a query likes alike give the mean of their values:
+
+    >>> cache = KVCache(num_layers=1, num_blocks=1, num_kv_heads=1, head_dim=2, dtype=torch.float32)
+    >>> values = torch.tensor([[[1.0, 0.0]], [[3.0, 8.0]]])
+    >>> cache.write(0, torch.tensor([0, 1]), torch.ones(2, 1, 2), values)
+    >>> row = Rows.from_lists(positions=[1], write_slots=[1], num_in_table=[2], table_offsets=[0], tables=[0],
+    ...                       tail_offsets=[0, 0], tail_slots=[])
+    >>> attention(torch.ones(1, 2), row, cache, 0, window=0)
+    tensor([[2., 4.]])
+    """
+    _check(queries, rows, cache, window)
+    if gpu.runs(queries):
+        from kernels.gpu.attention import attention as on_gpu
+
+        return on_gpu(queries, rows, cache, layer, window=window)
     library = native.library() if queries.device.type == "cpu" and cache.head_dim % _HEAD_DIM_STEP == 0 else None
     if library is None:
         return attention_reference(queries, rows, cache, layer, window=window)
@@ -44,6 +60,18 @@ def attention(
         out.data_ptr(),
     )
     return out
+
+
+def _check(queries: torch.Tensor, rows: Rows, cache: KVCache, window: int) -> None:
+    per_group = cache.num_kv_heads * cache.head_dim
+    fits = queries.dim() == 2 and queries.shape[0] == rows.count and queries.shape[1] % per_group == 0
+    if not fits or queries.dtype != cache.dtype or not queries.is_contiguous():
+        raise ValueError(
+            f"queries must be contiguous {cache.dtype} [{rows.count}, a multiple of {per_group}], "
+            f"got {queries.dtype} {tuple(queries.shape)}"
+        )
+    if window < 0:
+        raise ValueError(f"window must be a number of positions or 0 for all, got {window}")
 
 
 def attention_reference(

@@ -1,7 +1,8 @@
 """Linear layers over packed weights: y = x W^T + b, with float32 results.
 
 On CPU the weights are packed once for streaming (src/linear.h says how, and why a row's result does not depend on
-how many rows there are). Elsewhere, or without the library, they stay as torch holds them.
+how many rows there are). On a GPU they stay as torch holds them, and gpu/linear.py multiplies rows that know nothing
+of each other. Without either, torch multiplies.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from kernels import native
+from kernels import gpu, native
 from kernels.native.memory import large_empty
 
 __all__ = ["Linear", "embed_reference", "linear_reference"]
@@ -40,7 +41,8 @@ class Linear:
         self.bias = None if bias is None else _padded(bias.float(), self.outputs)
         self.packed: torch.Tensor | None = None
         self.weight: torch.Tensor | None = None
-        self._library = native.library() if weight.device.type == "cpu" and self._fits_packing() else None
+        packs = weight.device.type == "cpu" and self._fits_packing() and not gpu.runs(weight)
+        self._library = native.library() if packs else None
         if self._library is None:
             self.weight = weight.contiguous()
             return
@@ -89,6 +91,11 @@ class Linear:
             raise ValueError(f"expected {self.dtype} rows of {self.inner}, got {x.dtype} {tuple(x.shape)}")
         if self._library is None or self.packed is None:
             assert self.weight is not None
+            if gpu.runs(x):
+                from kernels.gpu.linear import linear
+
+                bias = None if self.bias is None else self.bias[: self.outputs]
+                return linear(x.contiguous(), self.weight, bias, y, accumulate=accumulate)
             result = linear_reference(x, self.weight, None if self.bias is None else self.bias[: self.outputs])
             return y.add_(result) if accumulate else y.copy_(result)
         x = x.contiguous()

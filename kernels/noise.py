@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kernels import native
+from kernels import gpu, native
 
 __all__ = [
     "Choice",
@@ -140,6 +140,13 @@ def choose(
     >>> tokens
     tensor([[1, 2]])
     """
+    if num_top < 1:
+        raise ValueError(f"num_top must be at least 1, got {num_top}")
+    _check_logits(logits, len(choices))
+    if gpu.runs(logits):
+        from kernels.gpu.noise import choose as on_gpu
+
+        return on_gpu(logits, choices, num_top=num_top, first_token=first_token)
     library = native.library() if logits.device.type == "cpu" else None
     if library is None:
         return choose_reference(logits, choices, num_top=num_top, first_token=first_token)
@@ -193,7 +200,16 @@ def log_sum(
     """Parts of the log-sum-exp of each row: [rows, 2], the largest value and the sum of exp(x - largest).
 
     A row of minus infinities (a shard with all its tokens masked) has the sum 0, so that it adds nothing elsewhere.
+
+    >>> log_sum(torch.tensor([[2.0, 2.0, 1.0]]))
+    tensor([[2.0000, 2.3679]])
     """
+    if x.dim() != 2 or x.shape[1] == 0 or x.dtype != torch.float32:
+        raise ValueError(f"expected float32 [rows, size], got {x.dtype} {tuple(x.shape)}")
+    if gpu.runs(x):
+        from kernels.gpu.noise import log_sum as on_gpu
+
+        return on_gpu(x)
     library = native.library() if x.device.type == "cpu" else None
     if library is None:
         return log_sum_reference(x)
@@ -209,3 +225,11 @@ def log_sum_reference(
     largest = x.max(dim=-1).values
     sums = torch.exp(x - largest[:, None]).sum(-1)
     return torch.stack([largest, torch.where(largest == float("-inf"), 0.0, sums)], dim=-1)
+
+
+def _check_logits(logits: torch.Tensor, num_choices: int) -> None:
+    if logits.dim() != 2 or logits.shape[0] != num_choices or logits.dtype != torch.float32:
+        raise ValueError(
+            f"logits must be float32 [{num_choices}, size], a row for each choice; "
+            f"got {logits.dtype} {tuple(logits.shape)}"
+        )

@@ -1,12 +1,12 @@
-"""RMSNorm of rows."""
+"""RMSNorm of rows, alone or after adding to the residual stream."""
 
 from __future__ import annotations
 
 import torch
 
-from kernels import native
+from kernels import gpu, native
 
-__all__ = ["rms_norm", "rms_norm_reference"]
+__all__ = ["add_rms_norm", "add_rms_norm_reference", "rms_norm", "rms_norm_reference"]
 
 
 def rms_norm(
@@ -20,6 +20,11 @@ def rms_norm(
     >>> rms_norm(torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 2.0]), 0.0, torch.float32)
     tensor([[0.8485, 2.2627]])
     """
+    _check(x, weight)
+    if gpu.runs(x):
+        from kernels.gpu.norm import rms_norm as on_gpu
+
+        return on_gpu(x, None, weight, eps, dtype)
     library = native.library() if x.device.type == "cpu" else None
     if library is None:
         return rms_norm_reference(x, weight, eps, dtype)
@@ -45,3 +50,48 @@ def rms_norm_reference(
 ) -> torch.Tensor:
     """The plain meaning."""
     return (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight).to(dtype)
+
+
+def add_rms_norm(
+    residual: torch.Tensor,  # [rows, size] float32, changed in place
+    delta: torch.Tensor,  # [rows, size] float32
+    weight: torch.Tensor,  # [size] float32
+    eps: float,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """residual += delta, then the norm of that: on a GPU the stream is read and written once.
+
+    >>> residual = torch.tensor([[1.0, 1.0]])
+    >>> add_rms_norm(residual, torch.tensor([[2.0, 3.0]]), torch.tensor([1.0, 2.0]), 0.0, torch.float32)
+    tensor([[0.8485, 2.2627]])
+    >>> residual
+    tensor([[3., 4.]])
+    """
+    _check(residual, weight)
+    if delta.shape != residual.shape or delta.dtype != torch.float32 or not delta.is_contiguous():
+        raise ValueError(
+            f"delta must be contiguous float32 {tuple(residual.shape)}, got {delta.dtype} {tuple(delta.shape)}"
+        )
+    if gpu.runs(residual):
+        from kernels.gpu.norm import rms_norm as on_gpu
+
+        return on_gpu(residual, delta, weight, eps, dtype)
+    return rms_norm(residual.add_(delta), weight, eps, dtype)
+
+
+def add_rms_norm_reference(
+    residual: torch.Tensor,  # [rows, size] float32, changed in place
+    delta: torch.Tensor,  # [rows, size] float32
+    weight: torch.Tensor,  # [size] float32
+    eps: float,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """The plain meaning."""
+    return rms_norm_reference(residual.add_(delta), weight, eps, dtype)
+
+
+def _check(x: torch.Tensor, weight: torch.Tensor) -> None:
+    if x.dim() != 2 or x.dtype != torch.float32 or not x.is_contiguous():
+        raise ValueError(f"expected contiguous float32 [rows, size], got {x.dtype} {tuple(x.shape)}")
+    if weight.shape != x.shape[1:] or weight.dtype != torch.float32:
+        raise ValueError(f"weight must be float32 [{x.shape[1]}], got {weight.dtype} {tuple(weight.shape)}")

@@ -1,8 +1,8 @@
 """The paged key-value cache, and the rows of a step as every kernel sees them.
 
-Blocks hold sixteen tokens; a slot is `block * 16 + lane`. The layout is that of native/src/paged.h, on every device:
+Blocks hold sixteen tokens; a slot is `block * 16 + lane`. The layout is that of native/src/paged.h:
 
-    keys   [layers, blocks, kv_heads, head_dim / w, 16, w]   w = 1 for float32, 2 for bfloat16
+    keys   [layers, blocks, kv_heads, head_dim / w, 16, w]   w = 1 for float32, 2 for bfloat16; head_dim on a GPU
     values [layers, blocks, kv_heads, 16, head_dim]
 """
 
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import torch
 
+from kernels import gpu
 from kernels.native import signatures
 from kernels.native.memory import large_empty
+from kernels.tiles import Tiles, plan_tiles
 
 __all__ = ["BLOCK_TOKENS", "KVCache", "Rows"]
 
@@ -19,7 +21,14 @@ BLOCK_TOKENS = 16
 
 
 class KVCache:
-    """Keys and values of all layers of one rank."""
+    """Keys and values of all layers of one rank.
+
+    >>> cache = KVCache(num_layers=1, num_blocks=1, num_kv_heads=1, head_dim=2, dtype=torch.float32)
+    >>> cache.write(0, torch.tensor([3]), torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[5.0, 6.0]]]))
+    >>> cache.copy(torch.tensor([3]), torch.tensor([0]))
+    >>> cache.read(0, torch.tensor([0]))
+    (tensor([[[1., 2.]]]), tensor([[[5., 6.]]]))
+    """
 
     def __init__(
         self,
@@ -30,10 +39,13 @@ class KVCache:
         head_dim: int,
         dtype: torch.dtype,
         device: str = "cpu",
+        key_width: int | None = None,  # elements of a key that lie side by side; None: what the device reads best
     ) -> None:
-        width = 4 // dtype.itemsize
+        # A GPU's program reads whole keys; the CPU's takes one or two elements of sixteen keys at once.
+        width = key_width or (4 // dtype.itemsize if device == "cpu" else head_dim)
         if head_dim % width != 0:
             raise ValueError(f"head_dim {head_dim} is not a multiple of {width}, as {dtype} keys need")
+        self.key_width = width
         self.num_layers, self.num_blocks = num_layers, num_blocks
         self.num_kv_heads, self.head_dim, self.dtype = num_kv_heads, head_dim, dtype
         blocks = (num_layers, num_blocks, num_kv_heads)
@@ -76,6 +88,16 @@ class KVCache:
         targets: torch.Tensor,  # [n] integers
     ) -> None:
         """Copies whole tokens between slots, in all layers; all sources are read before any target is written."""
+        if sources.shape != targets.shape or sources.dim() != 1:
+            raise ValueError(
+                f"sources and targets must be [n] both, got {tuple(sources.shape)} and {tuple(targets.shape)}"
+            )
+        if gpu.runs(self.keys):
+            from kernels.gpu.paged import copy_slots
+
+            device = self.keys.device
+            copy_slots(self.keys, self.values, sources.to(device), targets.to(device))
+            return
         from_block, from_lane = sources.long() // BLOCK_TOKENS, sources.long() % BLOCK_TOKENS
         to_block, to_lane = targets.long() // BLOCK_TOKENS, targets.long() % BLOCK_TOKENS
         self.keys[:, to_block, :, :, to_lane, :] = self.keys[:, from_block, :, :, from_lane, :]
@@ -103,7 +125,9 @@ class Rows:
         num_table_entries: int,
     ) -> None:
         self.flat, self.count, self.num_table_entries = flat, count, num_table_entries
+        self._host: torch.Tensor | None = flat if flat.device.type == "cpu" else None
         self._native: signatures.Rows | None = None
+        self._tiles: dict[int, Tiles] = {}
 
     @staticmethod
     def from_lists(
@@ -120,6 +144,21 @@ class Rows:
         flat = positions + write_slots + num_in_table + table_offsets + tail_offsets + tables + tail_slots
         return Rows(torch.tensor(flat, dtype=torch.int32), len(positions), len(tables))
 
+    def to(self, device: torch.device) -> Rows:
+        """The same rows there, with their numbers still at hand here."""
+        if device == self.flat.device:
+            return self
+        moved = Rows(self.flat.to(device, non_blocking=True), self.count, self.num_table_entries)
+        moved._host = self.host
+        return moved
+
+    @property
+    def host(self) -> torch.Tensor:
+        """`flat` on the CPU."""
+        if self._host is None:
+            self._host = self.flat.cpu()
+        return self._host
+
     @property
     def positions(self) -> torch.Tensor:
         """[count]"""
@@ -129,6 +168,36 @@ class Rows:
     def write_slots(self) -> torch.Tensor:
         """[count]"""
         return self.flat[self.count : 2 * self.count]
+
+    @property
+    def num_in_table(self) -> torch.Tensor:
+        """[count]"""
+        return self.flat[2 * self.count : 3 * self.count]
+
+    @property
+    def table_offsets(self) -> torch.Tensor:
+        """[count]"""
+        return self.flat[3 * self.count : 4 * self.count]
+
+    @property
+    def tables(self) -> torch.Tensor:
+        """[num_table_entries]"""
+        return self.flat[5 * self.count + 1 : 5 * self.count + 1 + self.num_table_entries]
+
+    def tiles(self, *, rows_per_tile: int) -> Tiles:
+        """The rows in tiles, planned once for all layers."""
+        if rows_per_tile not in self._tiles:
+            n, numbers = self.count, self.host.tolist()
+            self._tiles[rows_per_tile] = plan_tiles(
+                numbers[:n],
+                numbers[2 * n : 3 * n],
+                numbers[3 * n : 4 * n],
+                numbers[4 * n : 5 * n + 1],
+                numbers[5 * n + 1 + self.num_table_entries :],
+                rows_per_tile=rows_per_tile,
+                device=self.flat.device,
+            )
+        return self._tiles[rows_per_tile]
 
     def slots_in_order(self, row: int) -> torch.Tensor:
         """Slots of all keys that a row sees, by logical position: [position + 1] int64. For references and tests."""
@@ -146,12 +215,37 @@ class Rows:
             raise ValueError(f"row {row} at position {position} lists {slots.shape[0]} keys instead of {position + 1}")
         return slots
 
+    def use_tiles(self, rows_per_tile: int, tiles: Tiles) -> None:
+        """For rows whose numbers change in place, with tiles that do so too."""
+        self._tiles[rows_per_tile] = tiles
+
+    def filled_up(self, count: int) -> Rows:
+        """The rows on the CPU, the last repeated until there are so many."""
+        n, missing = self.count, count - self.count
+        if n == 0 or missing < 0:
+            raise ValueError(f"{n} rows cannot be filled up to {count}")
+        if missing == 0 and self.flat is self.host:
+            return self
+        tables = 5 * n + 1
+        numbers, offsets = self.host[: 4 * n].view(4, n), self.host[4 * n : tables]
+        tails = self.host[tables + self.num_table_entries :]
+        last_tail = tails[int(offsets[-2]) :]
+        more_offsets = offsets[-1] + len(last_tail) * torch.arange(1, missing + 1, dtype=torch.int32)
+        parts = [
+            torch.cat([numbers, numbers[:, -1:].expand(4, missing)], dim=1).flatten(),
+            torch.cat([offsets, more_offsets]),
+            self.host[tables : tables + self.num_table_entries],
+            tails,
+            last_tail.repeat(missing),
+        ]
+        return Rows(torch.cat(parts), count, self.num_table_entries)
+
     def select(
         self,
         kept: torch.Tensor,  # [n] int64 on the CPU: row numbers, rising
     ) -> Rows:
         """The rows that stay, in their order, with the tables of all."""
-        n, flat = self.count, self.flat.cpu()
+        n, flat = self.count, self.host
         offsets = flat[4 * n : 5 * n + 1].tolist()
         tables = flat[5 * n + 1 : 5 * n + 1 + self.num_table_entries]
         all_tails = flat[5 * n + 1 + self.num_table_entries :]
@@ -159,7 +253,7 @@ class Rows:
         new_offsets = torch.tensor([0, *(len(tail) for tail in tails)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         numbers = [flat[i * n : (i + 1) * n][kept] for i in range(4)]
         joined = torch.cat([*numbers, new_offsets, tables, *tails])
-        return Rows(joined.to(self.flat.device), len(tails), self.num_table_entries)
+        return Rows(joined, len(tails), self.num_table_entries).to(self.flat.device)
 
     @property
     def native(self) -> signatures.Rows:

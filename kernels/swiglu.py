@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from kernels import native
+from kernels import gpu, native
 
 __all__ = ["swiglu", "swiglu_reference"]
 
@@ -19,6 +19,12 @@ def swiglu(
     >>> swiglu(torch.tensor([[0.0, 1.0, 5.0, 2.0]]), torch.float32)
     tensor([[0.0000, 1.4621]])
     """
+    if gate_up.dim() != 2 or gate_up.shape[1] % 2 or gate_up.dtype != torch.float32 or not gate_up.is_contiguous():
+        raise ValueError(f"expected contiguous float32 [rows, 2 * size], got {gate_up.dtype} {tuple(gate_up.shape)}")
+    if gpu.runs(gate_up):
+        from kernels.gpu.swiglu import swiglu as on_gpu
+
+        return on_gpu(gate_up, dtype)
     library = native.library() if gate_up.device.type == "cpu" else None
     if library is None:
         return swiglu_reference(gate_up, dtype)

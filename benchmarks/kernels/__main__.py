@@ -15,7 +15,7 @@ from benchmarks.kernels.case import Case
 from benchmarks.timing import describe_machine, interleaved
 from kernels import native
 
-KERNELS = ("linear", "attention", "rotary", "norm", "swiglu", "noise")
+KERNELS = ("linear", "attention", "rotary", "norm", "swiglu", "noise", "pick", "paged", "pruning", "quantised")
 LEAST_S = 2e-3  # each sample repeats its call until about this long, so that the clock's grain does not matter
 
 

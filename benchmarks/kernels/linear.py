@@ -7,10 +7,10 @@ from functools import partial
 
 import torch
 
-from benchmarks.kernels.case import Case
+from benchmarks.kernels.case import Case, GpuCase, Sizes
 from kernels.linear import Linear, linear_reference
 
-__all__ = ["cases"]
+__all__ = ["cases", "gpu_cases"]
 
 
 def cases() -> Iterator[Case]:
@@ -30,3 +30,27 @@ def cases() -> Iterator[Case]:
             reference=partial(linear_reference, x, weight),
             num_bytes=layer.num_bytes,
         )
+
+
+def gpu_cases(sizes: Sizes, device: str) -> Iterator[GpuCase]:
+    """The projections of a layer, batch-invariant; sums in float32 of products that are exact."""
+    shapes = {"down": (sizes.hidden, sizes.mlp), "gate and up": (2 * sizes.mlp, sizes.hidden)}
+    for name, (outputs, inner) in shapes.items():
+        weight = torch.randn(outputs, inner, device=device).bfloat16()
+        layer = Linear(weight)
+        for num_rows in sizes.row_counts:
+            x = torch.randn(num_rows, inner, device=device).bfloat16()
+
+            def exact(x: torch.Tensor = x, weight: torch.Tensor = weight) -> torch.Tensor:
+                return x.double() @ weight.double().T
+
+            yield GpuCase(
+                name=f"{name}: {num_rows} rows, {inner} to {outputs}",
+                run=partial(layer, x),
+                found=partial(layer, x),
+                exact=exact,
+                most_error=1e-5,
+                alone=partial(layer, x[-1:]),
+                num_bytes=layer.num_bytes + num_rows * (2 * inner + 4 * outputs),
+                num_flops=2 * num_rows * inner * outputs,
+            )

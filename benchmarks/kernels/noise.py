@@ -7,10 +7,10 @@ from functools import partial
 
 import torch
 
-from benchmarks.kernels.case import Case
+from benchmarks.kernels.case import Case, GpuCase, Sizes
 from kernels.noise import Choice, choose, choose_reference, noise, noise_reference
 
-__all__ = ["cases"]
+__all__ = ["cases", "gpu_cases"]
 
 
 def cases() -> Iterator[Case]:
@@ -26,4 +26,28 @@ def cases() -> Iterator[Case]:
             name=f"choose for 8 rows of 8192, temperature {temperature:g}",
             fast=partial(choose, logits, choices),
             reference=partial(choose_reference, logits, choices),
+        )
+
+
+def gpu_cases(sizes: Sizes, device: str) -> Iterator[GpuCase]:
+    """A drafter's runners-up; values must have the definition's bits, noise included."""
+    for num_rows in sizes.row_counts:
+        logits = torch.randn(num_rows, sizes.vocabulary, device=device)
+        choices = [Choice(seed=1, position=p, noisy=True, inverse_temperature=1 / 0.7) for p in range(num_rows)]
+
+        def found(logits: torch.Tensor, choices: list[Choice]) -> torch.Tensor:
+            return choose(logits, choices, num_top=4)[0]
+
+        def exact(logits: torch.Tensor = logits, choices: list[Choice] = choices) -> torch.Tensor:
+            return choose_reference(logits, choices, num_top=4)[0].double().to(device)
+
+        yield GpuCase(
+            name=f"best 4 of {sizes.vocabulary} with noise, {num_rows} rows",
+            run=partial(found, logits, choices),
+            found=partial(found, logits, choices),
+            exact=exact,
+            most_error=0.0,
+            alone=partial(found, logits[-1:], choices[-1:]),
+            num_bytes=logits.numel() * 4,
+            is_captured=False,
         )

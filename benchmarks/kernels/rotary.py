@@ -7,11 +7,12 @@ from functools import partial
 
 import torch
 
-from benchmarks.kernels.case import Case
+from benchmarks.kernels.case import Case, GpuCase, Sizes, rounding_of
 from benchmarks.kernels.paged_input import continued
+from kernels.paged import KVCache, Rows
 from kernels.rotary import rotary_into_cache, rotary_into_cache_reference
 
-__all__ = ["cases"]
+__all__ = ["cases", "gpu_cases"]
 
 
 def cases() -> Iterator[Case]:
@@ -35,3 +36,58 @@ def cases() -> Iterator[Case]:
             for form in (rotary_into_cache, rotary_into_cache_reference)
         )
         yield Case(name=f"{num_rows} rows, 16 + 16 heads", fast=fast, reference=reference)
+
+
+def gpu_cases(sizes: Sizes, device: str) -> Iterator[GpuCase]:
+    """With the norm of queries and keys; what is compared are queries, and keys and values in the cache."""
+    d = sizes.head_dim
+    angles = torch.rand(sizes.context + max(sizes.row_counts), d // 2, device=device)
+    norm = torch.rand(d, device=device)
+    for num_rows in sizes.row_counts:
+        cache, rows = continued(
+            context=sizes.context,
+            num_rows=num_rows,
+            num_kv_heads=sizes.kv_heads,
+            head_dim=d,
+            dtype=torch.bfloat16,
+            device=device,
+        )
+        qkv = torch.randn(num_rows, (sizes.heads + 2 * sizes.kv_heads) * d, device=device)
+        run = partial(
+            rotary_into_cache,
+            qkv,
+            rows,
+            cache,
+            0,
+            cosines=angles.cos(),
+            sines=angles.sin(),
+            query_norm=norm,
+            key_norm=norm,
+            eps=1e-5,
+        )
+        yield GpuCase(
+            name=f"{num_rows} rows, {sizes.heads} + {2 * sizes.kv_heads} heads, with norms",
+            run=run,
+            found=partial(_written, run, cache, rows),
+            exact=partial(_exact, qkv, rows, angles, norm, sizes),
+            most_error=rounding_of(torch.bfloat16),
+            num_bytes=qkv.numel() * (4 + 2) + num_rows * d * 4,
+        )
+
+
+def _written(run: partial[torch.Tensor], cache: KVCache, rows: Rows) -> torch.Tensor:
+    queries = run()
+    keys, values = cache.read(0, rows.write_slots)
+    return torch.cat([queries, keys.flatten(1), values.flatten(1)], dim=1)
+
+
+def _exact(qkv: torch.Tensor, rows: Rows, angles: torch.Tensor, norm: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    num_turned = sizes.heads + sizes.kv_heads
+    x = qkv.double().view(rows.count, -1, sizes.head_dim)
+    turned, values = x[:, :num_turned], x[:, num_turned:]
+    turned = turned / (turned.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * norm.double()
+    # The tables are float32; what is exact is a rotation by what they hold.
+    cosine, sine = (table[rows.positions.long()][:, None].double() for table in (angles.cos(), angles.sin()))
+    first, second = turned.chunk(2, dim=-1)
+    turned = torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    return torch.cat([turned, values], dim=1).flatten(1)

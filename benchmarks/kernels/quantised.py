@@ -1,0 +1,49 @@
+"""Linear layers with weights of one byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from benchmarks.kernels.case import Case, GpuCase, Sizes
+from kernels.quantised import QUANTISED_DTYPES, QuantisedLinear, quantised_reference
+
+__all__ = ["cases", "gpu_cases"]
+
+
+def cases() -> Iterator[Case]:
+    """On the CPU there is the reference alone: one byte a weight saves memory there, not time."""
+    layer = QuantisedLinear(torch.randn(1024, 1024).bfloat16(), "int8")
+    x = torch.randn(8, 1024).bfloat16()
+    yield Case(
+        name="8 rows, 1024 to 1024, int8",
+        fast=partial(layer, x),
+        reference=partial(quantised_reference, x, layer.weight, layer.scales),
+        num_bytes=layer.num_bytes,
+    )
+
+
+def gpu_cases(sizes: Sizes, device: str) -> Iterator[GpuCase]:
+    """Exact for the weights as they were rounded; what rounding does to a model is another question."""
+    for kind in QUANTISED_DTYPES:
+        if kind == "fp8" and device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+            continue
+        layer = QuantisedLinear(torch.randn(sizes.hidden, sizes.mlp, device=device).bfloat16(), kind)
+        for num_rows in sizes.row_counts:
+            x = torch.randn(num_rows, sizes.mlp, device=device).bfloat16()
+
+            def exact(layer: QuantisedLinear = layer, x: torch.Tensor = x) -> torch.Tensor:
+                return x.double() @ (layer.weight.double() * layer.scales.double()[:, None]).T
+
+            yield GpuCase(
+                name=f"{kind}: {num_rows} rows, {sizes.mlp} to {sizes.hidden}",
+                run=partial(layer, x),
+                found=partial(layer, x),
+                exact=exact,
+                most_error=1e-5,
+                alone=partial(layer, x[-1:]),
+                num_bytes=layer.num_bytes + num_rows * (2 * sizes.mlp + 4 * sizes.hidden),
+                num_flops=2 * num_rows * sizes.mlp * sizes.hidden,
+            )

@@ -1,0 +1,126 @@
+"""Whole steps filled up to fixed shapes and replayed, with a capture that runs the same kernels again.
+
+What a graph does is stood in for by calling the function again over the same places, in Triton's interpreter; whether
+CUDA captures it can be seen on a GPU alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from contracts.types import SamplingParams, SequenceId
+from engine.captured import Capture, CapturedSteps, capture_graph, shape_of
+from engine.engine import Engine
+from engine.ranks import SingleRank
+from engine.work import StepResult, Verify
+from kernels.tiles import rows_per_tile
+from tests.engine.checkpoints import write_checkpoint
+from tests.engine.rig import Model, step_with_logits
+from tests.engine.test_gpu import SIZES, TREE
+from tests.kernels.gpu.interpreter import interpreter
+from tests.kernels.rig import same_bits
+from tests.kernels.test_tiles import forest
+
+A = SequenceId("a")
+
+
+def again(run: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
+    """Replays by running: reads what lies in the graph's places then, and writes where the first result lies."""
+    found = run()
+    return lambda: found.copy_(run()), found
+
+
+def failing(run: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sizes = {**SIZES, "num_hidden_layers": 1}
+    return write_checkpoint(tmp_path_factory.mktemp("captured"), "llama", dtype="bfloat16", head_dim=16, **sizes)
+
+
+def engine_of(folder: Path, capture: Capture | None) -> Engine:
+    model = Model.load(folder, "bfloat16")
+    engine = model.engine(is_compiled=False, num_blocks=8, prefix_cache=False)
+    if capture is not None:
+        executor = engine.executor
+        executor.compiled = CapturedSteps(executor.weights, SingleRank(), executor.cache, capture=capture)
+    return engine
+
+
+def decode(engine: Engine) -> list[tuple[StepResult, list[torch.Tensor]]]:
+    """A prompt, and trees of three rows in one shape: seen, captured, replayed."""
+    engine.open(A, [9, 8], SamplingParams())
+    return [step_with_logits(engine, [Verify(sequence=A, nodes=nodes)]) for nodes in ((), *[TREE[:2]] * 3)]
+
+
+def test_replayed_steps_have_the_bits_of_steps_kernel_by_kernel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernels.gpu.linear._TILE_OUTPUTS", 512)  # fewer programs: each takes milliseconds here
+    with interpreter():
+        plain, captured, failed = (engine_of(folder, capture) for capture in (None, again, failing))
+        expected, found, fallen_back = decode(plain), decode(captured), decode(failed)
+    for (result, logits), *others in zip(expected, found, fallen_back, strict=True):
+        for other_result, other_logits in others:
+            assert other_result.outcomes == result.outcomes
+            assert all(same_bits(x, y) for x, y in zip(logits, other_logits, strict=True))
+    steps = captured.executor.compiled
+    assert isinstance(steps, CapturedSteps)
+    assert steps.num_graphs == 1
+    assert isinstance(failed.executor.compiled, CapturedSteps)
+    assert failed.executor.compiled.num_graphs == 0
+
+
+@pytest.mark.parametrize("count", [7, 8, 64])
+def test_rows_are_filled_up_with_the_last(count: int) -> None:
+    rows = forest(3, 2, 4)
+    assert rows.count <= 7
+    filled = rows.filled_up(count)
+    assert filled.count == count
+    last = rows.count - 1
+    for row in range(count):
+        same = min(row, last)
+        assert filled.slots_in_order(row).tolist() == rows.slots_in_order(same).tolist()
+        assert filled.positions[row] == rows.positions[same]
+        assert filled.write_slots[row] == rows.write_slots[same]
+
+
+def test_rows_are_not_filled_up_to_fewer() -> None:
+    with pytest.raises(ValueError, match="rows cannot be filled up to 1"):
+        forest(3, 3, 4).filled_up(1)
+
+
+def test_shapes_are_few_and_large_enough() -> None:
+    shapes = set()
+    for seed in range(60):
+        rows = forest(seed, 1 + seed % 3, 30)
+        filled = rows.filled_up(1 << (rows.count - 1).bit_length())
+        tiles = filled.tiles(rows_per_tile=rows_per_tile(4))
+        shape = shape_of(filled, tiles, rows.count)
+        assert shape.num_rows == filled.count
+        assert shape.num_chosen >= rows.count
+        assert shape.num_table_entries >= rows.num_table_entries
+        assert shape.num_tiles >= tiles.count
+        assert shape.longest >= tiles.longest
+        assert all(size & (size - 1) == 0 for size in dataclasses.astuple(shape))
+        shapes.add(shape)
+    assert len(shapes) < 30
+
+
+def test_nothing_is_captured_without_a_gpu(folder: Path) -> None:
+    executor = engine_of(folder, None).executor
+    assert CapturedSteps.build(executor.weights, executor.ranks, executor.cache) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here that could capture")
+def test_cuda_captures() -> None:
+    source = torch.ones(4, device="cuda")
+    replay, found = capture_graph(lambda: source * 2)
+    source.fill_(3.0)
+    replay()
+    assert found.tolist() == [6.0] * 4

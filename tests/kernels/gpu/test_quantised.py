@@ -1,0 +1,59 @@
+"""Weights of one byte: on the CPU, and on a GPU in the interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels.quantised import QUANTISED_DTYPES, QuantisedLinear
+from tests.kernels.gpu.interpreter import interpreter
+from tests.kernels.rig import DTYPES, assert_close, dependent_rows, normal
+
+# Half a step of the rounding, of an output's largest weight: 127 steps, or three bits behind the point of each number.
+STEP = {"int8": 0.5 / 127, "fp8": 2.0**-4}
+
+
+def check(kind: str, dtype: torch.dtype, *, on_gpu: bool = True) -> None:
+    """Exact for the weights as they were rounded; those within half a step of what they were."""
+    weight, bias = normal(37, 83, seed=1, dtype=dtype), normal(37, seed=2)
+    weight[5] = 0.0
+    x = normal(3, 83, seed=0, dtype=dtype)
+    layer = QuantisedLinear(weight, kind, bias)
+    if on_gpu:
+        with interpreter():
+            found = layer(x)
+    else:
+        found = layer(x)
+    rounded = layer.weight.double() * layer.scales.double()[:, None]
+    sizes = x.double().abs() @ rounded.abs().T + bias.abs()
+    assert_close(found, x.double() @ rounded.T + bias.double(), rtol=2.0**-22, atol=sizes * 2.0**-20)
+    largest = weight.double().abs().amax(dim=1, keepdim=True)
+    assert bool(((rounded - weight.double()).abs() <= STEP[kind] * largest * 1.001).all())
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", QUANTISED_DTYPES)
+def test_exact_for_the_rounded_weights(kind: str, dtype: torch.dtype, on_gpu: bool) -> None:
+    check(kind, dtype, on_gpu=on_gpu)
+
+
+@pytest.mark.parametrize("kind", QUANTISED_DTYPES)
+def test_rows_do_not_depend_on_their_neighbours(kind: str) -> None:
+    layer = QuantisedLinear(normal(33, 70, seed=1, dtype=torch.bfloat16), kind)
+    with interpreter():
+        x = normal(5, 70, seed=0, dtype=torch.bfloat16)
+        assert dependent_rows(layer, x, 0, num_groups=2) == []
+
+
+def test_half_the_bytes_of_bfloat16() -> None:
+    assert QuantisedLinear(torch.ones(256, 1024, dtype=torch.bfloat16), "int8").num_bytes < 0.51 * 256 * 1024 * 2
+
+
+def test_what_cannot_be_quantised_is_refused() -> None:
+    with pytest.raises(ValueError, match="to int8 or fp8, not to 'int4'"):
+        QuantisedLinear(torch.ones(2, 2), "int4")
+    with pytest.raises(ValueError, match=r"got torch.int8 \(2, 2\)"):
+        QuantisedLinear(torch.ones(2, 2, dtype=torch.int8), "int8")
+    with pytest.raises(ValueError, match=r"rows of 2, got torch.float32 \(1, 3\)"):
+        QuantisedLinear(torch.ones(2, 2), "int8")(torch.ones(1, 3))
