@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from contracts.types import DrafterId, StepReport
 from speculation.cost import CostTable, StepCost
 
-__all__ = ["DrafterMachine", "VerifierMachine", "linear_cost", "measured_cost"]
+__all__ = ["DrafterMachine", "RouterMachine", "VerifierMachine", "linear_cost", "measured_cost"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,20 +22,30 @@ class VerifierMachine:
     link_s: float = 0.0003
     handling_s: float = 0.0002
     max_rows: int = 512
+    max_context: int = 4096
     num_blocks: int = 100_000
+    num_threads: int = 1
+    """Where cores are shared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrafterMachine:
-    """A step for so many sequences takes `step_s * (1 + crowding * (n - 1))`."""
+    """`cost` is that of a step by rows: one for each place that it computes, in all sequences together."""
 
     drafter: DrafterId
-    step_s: float
-    crowding: float = 0.0
-    prefill_s_per_token: float = 0.0
+    cost: StepCost
     link_s: float = 0.0003
+    prefill_s_per_token: float = 0.0
     capacity: int = 1024
     has_logits: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterMachine:
+    """What the router's processor does: for everything that it wakes up for, and for each message it reads then."""
+
+    wake_s: float = 0.0
+    message_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +53,20 @@ class _Linear:
     base_s: float
     row_s: float
     free_rows: float
-    key_s: float = field(default=0.0)
+    key_s: float = 0.0
 
     def cost_s(self, num_rows: float, num_context: float) -> float:
         return self.base_s + self.row_s * max(num_rows - self.free_rows, 0.0) + self.key_s * num_context
 
-    def costs_s(self, num_rows, num_context):  # type: ignore[no-untyped-def]  # arrays as in StepCost
-        return self.base_s + self.row_s * (num_rows - self.free_rows).clip(0.0) + self.key_s * num_context
+    def costs_s(
+        self,
+        num_rows: NDArray[np.float64],  # [n]
+        num_context: NDArray[np.float64],  # [n]
+    ) -> NDArray[np.float64]:
+        costs: NDArray[np.float64] = (
+            self.base_s + self.row_s * np.maximum(num_rows - self.free_rows, 0.0) + self.key_s * num_context
+        )
+        return costs
 
 
 def linear_cost(*, base_s: float, row_s: float, free_rows: float = 1.0, key_s: float = 0.0) -> StepCost:

@@ -192,7 +192,10 @@ def _statistics(request: Request) -> dict[str, Any]:
     """Beyond OpenAI's: what speculation did for each choice."""
     return {
         "speculation": [
-            json_format.MessageToDict(request_statistics(request, choice), preserving_proto_field_name=True)
+            {
+                **json_format.MessageToDict(request_statistics(request, choice), preserving_proto_field_name=True),
+                "mode": request.mode.partition("-")[0],
+            }
             for choice in request.choices
         ]
     }

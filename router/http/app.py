@@ -27,6 +27,7 @@ from router.http.body import WholeBody
 from router.http.connection import BoundedConnection
 from router.http.errors import error_response
 from router.http.limits import HttpLimits
+from router.http.malformed import malformed_body
 from router.http.schemas import ChatRequest, CompletionRequest, GenerationSettings
 from router.metrics.exposition import CONTENT_TYPE, metrics_text
 from router.orders import VerifierOffer
@@ -50,13 +51,8 @@ def http_app(front: Front, limits: HttpLimits = _EVERYONE) -> FastAPI:
         return error_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(_: HttpRequest, error: RequestValidationError) -> JSONResponse:
-        found = error.errors()[0]
-        if found["type"] == "json_invalid":
-            reason, at = found["ctx"]["error"], found["loc"][-1]
-            return error_response(InvalidArgument(f"the body is no JSON that can be read: {reason} at character {at}"))
-        where = ".".join(str(part) for part in found["loc"][1:]) or "the body"
-        return error_response(InvalidArgument(f"{where}: {found['msg']}", details={"field": where}))
+    async def malformed(request: HttpRequest, error: RequestValidationError) -> JSONResponse:
+        return error_response(malformed_body(request, error))
 
     @app.exception_handler(HttpError)
     async def misdirected(request: HttpRequest, error: HttpError) -> JSONResponse:

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from contracts.errors import DeadlineExceeded
+from router.http.errors import error_body
 from router.http.limits import HttpLimits
 
 __all__ = ["BoundedConnection"]
 
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _PINGS = 3
+
+
+def _too_slow(limit_s: float) -> bytes:
+    error = DeadlineExceeded(f"the head of a request did not end within {limit_s:g} s; send it at once")
+    body = json.dumps(error_body(error)).encode()
+    head = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    return head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class BoundedConnection(H11Protocol):
@@ -75,8 +84,10 @@ class BoundedConnection(H11Protocol):
             self._awaits_request = None
 
     def _give_up(self) -> None:
-        if self.conn.our_state is h11.IDLE:
-            self.transport.write(_TOO_SLOW)
+        """Only half a head is answered: on a connection that rests the client might take the answer for that to the
+        request which it is just sending."""
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+            self.transport.write(_too_slow(self._limits.head_s))
         self.transport.close()
 
 

@@ -21,6 +21,11 @@ from contracts.sampling import (
 __all__ = ["ChatRequest", "CompletionRequest", "GenerationSettings"]
 
 
+def _right(words: str) -> dict[str, Any]:
+    """What errors say that a field must be, where its type says it badly."""
+    return {"x-right": words}
+
+
 class _Part(BaseModel):
     # Strict: `"max_tokens": true` is a mistake of the caller, and not 1.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -62,7 +67,11 @@ class GenerationSettings(_Part):
     stream: Annotated[bool | None, Field(description="Server-sent events, ended by [DONE]")] = False
     stream_options: Annotated[StreamOptions | None, Field(description="What a stream tells besides")] = None
     stop: Annotated[
-        str | list[str] | None, Field(description=f"The text ends before any of these, at most {MAX_STOP_STRINGS}")
+        str | list[str] | None,
+        Field(
+            description=f"The text ends before any of these, at most {MAX_STOP_STRINGS}",
+            json_schema_extra=_right("a text, a list of texts, or null"),
+        ),
     ] = None
     seed: Annotated[int | None, Field(description="The same seed gives the same text; none: the fleet draws one")] = (
         None
@@ -74,7 +83,10 @@ class GenerationSettings(_Part):
     frequency_penalty: Annotated[float | None, Field(description="The same, once for each time")] = 0.0
     logit_bias: Annotated[
         dict[str, float] | None,
-        Field(description=f"Token ids and what is added to their logits, {-MAX_BIAS:g} to {MAX_BIAS:g}"),
+        Field(
+            description=f"Token ids and what is added to their logits, {-MAX_BIAS:g} to {MAX_BIAS:g}",
+            json_schema_extra=_right('an object such as {"42": -1.5}, or null'),
+        ),
     ] = None
     user: Annotated[str | None, Field(description="Taken and without effect: the API key says whose request it is")] = (
         None
@@ -92,7 +104,11 @@ class GenerationSettings(_Part):
         ),
     ] = None
     stop_token_ids: Annotated[
-        list[int] | None, Field(description=f"The text ends before any of these, at most {MAX_STOP_TOKEN_IDS}")
+        list[int] | None,
+        Field(
+            description=f"The text ends before any of these, at most {MAX_STOP_TOKEN_IDS}",
+            json_schema_extra=_right("a list of token ids, or null"),
+        ),
     ] = None
     ignore_eos: Annotated[bool, Field(description="The model's own end does not end the text")] = False
     priority: Annotated[int, Field(description="-1000 to 1000; higher goes first, as far as the tenant may")] = 0
@@ -104,9 +120,14 @@ class GenerationSettings(_Part):
 class CompletionRequest(GenerationSettings):
     """`POST /v1/completions`."""
 
+    model_config = ConfigDict(json_schema_extra=_right('an object such as {"prompt": "Hello", "max_tokens": 20}'))
+
     prompt: Annotated[
         str | list[int] | Annotated[list[str], Field(min_length=1, max_length=1)],
-        Field(description="A text, token ids, or a list of one text"),
+        Field(
+            description="A text, token ids, or a list of one text",
+            json_schema_extra=_right("a text, a list of token ids, or a list of one text"),
+        ),
     ]
     max_tokens: Annotated[int | None, Field(description="At most so many tokens")] = 16
     logprobs: Annotated[
@@ -120,7 +141,13 @@ class CompletionRequest(GenerationSettings):
 
 class ChatMessage(_Part):
     role: Annotated[str, Field(description="Whatever the model's chat template knows")]
-    content: Annotated[str | list[TextPart], Field(description="A text, or parts of type text; no images, no sound")]
+    content: Annotated[
+        str | list[TextPart],
+        Field(
+            description="A text, or parts of type text; no images, no sound",
+            json_schema_extra=_right('a text, or a list of parts such as {"type": "text", "text": "Hello"}'),
+        ),
+    ]
     name: Annotated[str | None, Field(description="Taken and without effect")] = None
 
 
@@ -153,8 +180,18 @@ class ResponseFormat(_Part):
 class ChatRequest(GenerationSettings):
     """`POST /v1/chat/completions`."""
 
+    model_config = ConfigDict(
+        json_schema_extra=_right('an object such as {"messages": [{"role": "user", "content": "Hello"}]}')
+    )
+
     messages: Annotated[
-        list[ChatMessage], Field(min_length=1, max_length=10_000, description="The conversation so far, 1 to 10,000")
+        list[ChatMessage],
+        Field(
+            min_length=1,
+            max_length=10_000,
+            description="The conversation so far, 1 to 10,000",
+            json_schema_extra=_right('a list of 1 to 10,000 messages such as {"role": "user", "content": "Hello"}'),
+        ),
     ]
     max_tokens: Annotated[
         int | None, Field(description="At most so many tokens; none: as many as the context has room for")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from specfleet.async_client import AsyncClient
 from specfleet.events import TokenEvent
-from specfleet.options import GenerateOptions
+from specfleet.options import GenerateOptions, Prompt
 
-__all__ = ["Answer", "Load", "percentile", "run_load"]
+__all__ = ["Answer", "Load", "ask", "percentile", "run_load"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,13 @@ class Answer:
     """From asking until the first token came."""
     token_s: float | None
     """Mean time from one token to the next; None where there were fewer than two."""
+    elapsed_s: float
+    """From asking until the answer was whole."""
     num_rounds: int
     num_draft_tokens: int
     num_accepted_tokens: int
+    acceptance_histogram: tuple[int, ...]
+    """Rounds by accepted tokens, from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,7 @@ class Load:
 
 async def run_load(
     client: AsyncClient,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     options: GenerateOptions,
     *,
     concurrency: int,
@@ -60,18 +64,19 @@ async def run_load(
     waiting = iter(enumerate(prompts))
     answers: dict[int, Answer] = {}
 
-    async def ask() -> None:
+    async def ask_on() -> None:
         for number, prompt in waiting:
-            answers[number] = await _ask(client, prompt, options)
+            answers[number] = await ask(client, prompt, options)
             on_answer()
 
     began_s = time.perf_counter()
-    await asyncio.gather(*(ask() for _ in range(min(concurrency, len(prompts)))))
+    await asyncio.gather(*(ask_on() for _ in range(min(concurrency, len(prompts)))))
     elapsed_s = time.perf_counter() - began_s
     return Load(answers=tuple(answers[number] for number in range(len(prompts))), elapsed_s=elapsed_s)
 
 
-async def _ask(client: AsyncClient, prompt: str, options: GenerateOptions) -> Answer:
+async def ask(client: AsyncClient, prompt: Prompt, options: GenerateOptions) -> Answer:
+    """One request, and what its client sees of the answer."""
     began_s = time.perf_counter()
     events = [event async for event in client.generate(prompt, **options)]
     tokens = [event for event in events if event.token_id is not None]
@@ -81,9 +86,11 @@ async def _ask(client: AsyncClient, prompt: str, options: GenerateOptions) -> An
         token_ids=tuple(event.token_id for event in tokens if event.token_id is not None),
         first_token_s=events[0].received_s - began_s,
         token_s=_token_s(tokens),
+        elapsed_s=events[-1].received_s - began_s,
         num_rounds=statistics.num_rounds,
         num_draft_tokens=statistics.num_draft_tokens,
         num_accepted_tokens=statistics.num_accepted_tokens,
+        acceptance_histogram=statistics.acceptance_histogram,
     )
 
 

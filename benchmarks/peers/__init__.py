@@ -1,0 +1,1 @@
+"""The service beside its peers on this machine: `python -m benchmarks.peers --help`."""

@@ -1,0 +1,269 @@
+"""The service beside its peers on this machine, in one run: `python -m benchmarks.peers --help`.
+
+    python -m benchmarks.peers --corpus DIR --out build/peers
+
+The same checkpoints, prompts as token ids, and threads of the target for all: Hugging Face `generate` plain, with an
+assistant, and with prompt lookup; our modes through the real service. All are warm and take turns, alternation by
+alternation. The target is the demo family's, inflated here unless --target names a folder. A mode may lack parts:
+`fleet-routing-fusion` is `fleet` with the first drafter only, which is also Hugging Face's assistant.
+
+Greedy answers of our modes must be the same, and in float32 those of all peers; in bfloat16 the share is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+
+from benchmarks.peers import guard
+from benchmarks.peers.arrivals import Arrivals, measure_arrivals
+from benchmarks.peers.figures import Same, compared, rows, same_tokens
+from benchmarks.peers.fleet import FleetMode
+from benchmarks.peers.hugging_face import PREFIX, WAYS, hugging_face
+from benchmarks.peers.peer import Peer
+from benchmarks.peers.pictures import draw
+from benchmarks.peers.report import Report, content, markdown
+from benchmarks.peers.turns import Cell, Turn, alternate
+from benchmarks.peers.workloads import WORKLOADS, Workload, workload
+from benchmarks.service_rig import measured_fleet, name_of
+from benchmarks.timing import describe_machine
+from contracts.errors import InvalidArgument, SpecfleetError
+from models.inflate import inflate, parse_size
+from models.tokenizer import load_tokenizer
+from router.front import FrontLimits
+from router.modes import mode_parts
+from router.timeline import Span
+from specfleet.async_client import AsyncClient
+
+__all__ = ["main"]
+
+_DEMO = Path(__file__).parents[2] / "models" / "demo"
+_EXPERTS = ("general", "sql", "translation", "dialogue", "data2text", "cli_help")
+_DRAFTERS = [*(str(_DEMO / f"drafter-{name}") for name in _EXPERTS), "prompt_lookup"]
+_PEERS = [*(f"{PREFIX}{way}" for way in WAYS), "off", "vanilla", "pearl", "fleet", "fleet-routing-fusion"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    turns: list[Turn]
+    arrivals: list[Arrivals]
+    spans: list[Span]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 1 where tokens differ that must not, or a ratio has dropped; 2 for what can never work."""
+    options = _options(arguments)
+    try:
+        _check(options)
+        works = _workloads(options)
+        baseline = guard.read_baseline(options.check, _conditions(options)) if options.check else None
+        with tempfile.TemporaryDirectory() as folder:
+            target = options.target or _inflated(options, Path(folder))
+            measured = asyncio.run(_measure(options, works, target))
+        report = Report(
+            machine=f"{describe_machine()}, transformers {version('transformers')}",
+            conditions={**_conditions(options), "alternations": options.alternations},
+            turns=measured.turns,
+            rows=rows(measured.turns),
+            ratios=compared(measured.turns),
+            same=same_tokens(measured.turns),
+            arrivals=measured.arrivals,
+            spans=measured.spans,
+        )
+        _tell(report, options.out)
+        wrong = [_difference(each) for each in report.same if _must_be_same(each, options.dtype)]
+        if options.save_baseline:
+            ratios = guard.guarded(_guard_turns(measured.turns))
+            guard.write_baseline(options.save_baseline, ratios, _conditions(options), report.machine)
+        if baseline is not None:
+            wrong += guard.dropped(guard.guarded(_guard_turns(measured.turns)), baseline)
+    except SpecfleetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for each in wrong:
+        print(f"error: {each}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--target", metavar="DIR", help="checkpoint folder; default: the demo target, inflated")
+    parser.add_argument("--params", default="300M", metavar="SIZE", help="of the inflated target (default 300M)")
+    parser.add_argument(
+        "--drafter",
+        action="append",
+        metavar="KIND_OR_DIR",
+        help="can be given several times; the first is Hugging Face's assistant too; default: the demo family's",
+    )
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="folder of the text domains and prompts/")
+    parser.add_argument(
+        "--workload", action="append", choices=WORKLOADS, help="default: domain, and the others where --corpus is given"
+    )
+    parser.add_argument("--temperature", type=float, action="append", metavar="T", help="default: 0 and 0.8")
+    parser.add_argument("--together", type=_positive, action="append", metavar="N", help="default: 1, 4 and 16")
+    parser.add_argument("--only", action="append", metavar="PEER", help=f"default: {', '.join(_PEERS)}")
+    parser.add_argument("--alternations", type=_positive, default=5, metavar="N", help="turns of each (default 5)")
+    parser.add_argument("--num-prompts", type=_positive, default=14, metavar="N", help="of a turn (default 14)")
+    parser.add_argument("--max-tokens", type=_positive, default=64, metavar="N", help="of an answer (default 64)")
+    parser.add_argument("--max-draft", type=_positive, default=8, metavar="N", help="draft nodes a round (default 8)")
+    parser.add_argument(
+        "--arrival-s", type=float, default=60.0, metavar="S", help="of each load that arrives; 0: none (default 60)"
+    )
+    parser.add_argument("--arrival-alternations", type=_positive, default=2, metavar="N", help="default 2")
+    parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, metavar="N", help="of the target")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write peers.json, peers.md and pictures here")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="fail where a ratio is worse than in this baseline")
+    parser.add_argument("--save-baseline", type=Path, metavar="FILE", help="write this run's ratios as a baseline")
+    options = parser.parse_args(arguments)
+    options.drafter = options.drafter or _DRAFTERS
+    options.workload = options.workload or (WORKLOADS if options.corpus else WORKLOADS[:1])
+    options.temperature = options.temperature or [0.0, 0.8]
+    options.together = options.together or [1, 4, 16]
+    options.only = options.only or _PEERS
+    return options
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses before anything is loaded."""
+    for peer in options.only:
+        if peer.removeprefix(PREFIX) not in WAYS or not peer.startswith(PREFIX):
+            mode_parts(peer)
+    if f"{PREFIX}assisted" in options.only and not Path(options.drafter[0]).is_dir():
+        raise InvalidArgument(
+            f"the first drafter is {options.drafter[0]!r}; right is a checkpoint folder, which assists Hugging Face too"
+        )
+
+
+def _conditions(options: argparse.Namespace) -> dict[str, object]:
+    """What a run's ratios depend on besides the machine."""
+    return {
+        "target": Path(options.target).name if options.target else f"demo target inflated to {options.params}",
+        "drafters": [name_of(drafter) for drafter in options.drafter],
+        "num_prompts": options.num_prompts,
+        "max_tokens": options.max_tokens,
+        "max_draft": options.max_draft,
+        "threads": options.threads,
+        "dtype": options.dtype,
+        "corpus": "whole" if options.corpus else "committed prompts",
+    }
+
+
+def _workloads(options: argparse.Namespace) -> list[Workload]:
+    tokenizer = load_tokenizer(Path(options.target or _DEMO / "target") / "tokenizer.json")
+    return [workload(name, tokenizer, corpus=options.corpus, count=options.num_prompts) for name in options.workload]
+
+
+def _inflated(options: argparse.Namespace, folder: Path) -> str:
+    inflate(_DEMO / "target", folder, num_parameters=parse_size(options.params))
+    return str(folder)
+
+
+async def _measure(options: argparse.Namespace, works: Sequence[Workload], target: str) -> _Measured:
+    turns: list[Turn] = []
+    arrivals: list[Arrivals] = []
+    spans: list[Span] = []
+    async with _peers(options, target) as peers:
+        for work, temperature, together in product(works, options.temperature, options.together):
+            turns += await alternate(
+                Cell(workload=work.name, temperature=temperature, together=together),
+                work,
+                peers,
+                num_alternations=options.alternations,
+                max_tokens=options.max_tokens,
+                on_turn=lambda turn: _say(f"{turn.cell.name}: {turn.peer} {turn.tokens_per_s:.1f} tokens/s"),
+            )
+        modes = [peer for peer in peers if isinstance(peer, FleetMode)]
+        if modes and options.arrival_s > 0.0:
+            arrivals = await measure_arrivals(
+                modes,
+                works[0],
+                seconds=options.arrival_s,
+                num_alternations=options.arrival_alternations,
+                max_tokens=options.max_tokens,
+                say=_say,
+            )
+        if fleets := [mode for mode in modes if mode.name == "fleet"]:
+            spans = await fleets[0].watched(works[0].questions[0], max_tokens=options.max_tokens)
+    return _Measured(turns=turns, arrivals=arrivals, spans=spans)
+
+
+@asynccontextmanager
+async def _peers(options: argparse.Namespace, target: str) -> AsyncIterator[list[Peer]]:
+    """All that were asked for, loaded, in the order in which they were."""
+    async with AsyncExitStack() as stack:
+        found: dict[str, Peer] = {}
+        for name in options.only:
+            if name.startswith(PREFIX):
+                found[name] = await stack.enter_async_context(
+                    hugging_face(
+                        name.removeprefix(PREFIX),
+                        target=target,
+                        assistant=options.drafter[0],
+                        dtype=options.dtype,
+                        threads=options.threads,
+                    )
+                )
+        modes = [name for name in options.only if name not in found]
+        if modes:
+            fleet = await stack.enter_async_context(
+                measured_fleet(
+                    target=target,
+                    drafters=options.drafter,
+                    limits=FrontLimits(max_draft=options.max_draft, max_waiting=4096),
+                    dtype=options.dtype,
+                    threads=options.threads,
+                )
+            )
+            client = await stack.enter_async_context(AsyncClient(f"127.0.0.1:{fleet.router.port}"))
+            found |= {name: FleetMode(name=name, fleet=fleet, client=client) for name in modes}
+        yield [found[name] for name in options.only]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _tell(report: Report, out: Path | None) -> None:
+    print(markdown(report))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "peers.md").write_text(markdown(report), encoding="utf-8")
+        (out / "peers.json").write_text(json.dumps(content(report), indent=1) + "\n", encoding="utf-8")
+        draw(report, out)
+
+
+def _must_be_same(same: Same, dtype: str) -> bool:
+    return same.num_same < same.num_answers and (dtype == "float32" or not same.reference.startswith(PREFIX))
+
+
+def _difference(same: Same) -> str:
+    return (
+        f"{same.peer} gave {same.num_answers - same.num_same} of {same.num_answers} answers other tokens than "
+        f"{same.reference} ({same.workload}, temperature {same.temperature:g})"
+    )
+
+
+def _guard_turns(turns: Sequence[Turn]) -> list[Turn]:
+    """Of one greedy request at a time on the domains' prompts."""
+    return [turn for turn in turns if turn.cell == Cell(workload="domain", temperature=0.0, together=1)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""From turns to what is told of them: figures of every peer, ratios between peers, and whose tokens are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from benchmarks.peers.estimate import Estimate, bootstrapped, ratio
+from benchmarks.peers.hugging_face import PREFIX
+from benchmarks.peers.turns import Cell, Turn
+
+__all__ = ["ASSISTED", "FIGURES", "OFF", "PLAIN", "Ratio", "Row", "Same", "compared", "rows", "same_tokens"]
+
+PLAIN, ASSISTED, OFF = f"{PREFIX}plain", f"{PREFIX}assisted", "off"
+_DEPTHS = range(1, 9)
+
+FIGURES: Mapping[str, Callable[[Turn], float]] = {
+    "tokens_per_s": lambda turn: turn.tokens_per_s,
+    "first_token_s": lambda turn: turn.first_token_s,
+    "token_s": lambda turn: turn.token_s,
+    "tokens_per_round": lambda turn: turn.tokens_per_round,
+    "cpu_s_per_token": lambda turn: turn.cpu_s_per_token,
+    "peak_bytes": lambda turn: float(turn.peak_bytes),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One peer in one cell."""
+
+    cell: Cell
+    peer: str
+    figures: dict[str, Estimate]
+    accepted_at: tuple[float, ...]
+    """By depth from 1, over all alternations."""
+    router_s: Estimate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """Tokens per second of one peer over those of another."""
+
+    cell: Cell
+    peer: str
+    over: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Same:
+    """How many of a peer's answers to a workload are, token by token, those of the first peer that answered it."""
+
+    workload: str
+    temperature: float
+    peer: str
+    reference: str
+    num_same: int
+    num_answers: int
+
+
+def rows(turns: Sequence[Turn]) -> list[Row]:
+    found = []
+    for (cell, peer), of in _by_peer(turns).items():
+        router_s = [turn.router_s for turn in of if turn.router_s is not None]
+        found.append(
+            Row(
+                cell=cell,
+                peer=peer,
+                figures={name: bootstrapped([figure(turn) for turn in of]) for name, figure in FIGURES.items()},
+                accepted_at=tuple(sum(turn.accepted_at(depth) for turn in of) / len(of) for depth in _DEPTHS),
+                router_s=bootstrapped(router_s) if router_s else None,
+            )
+        )
+    return found
+
+
+def compared(turns: Sequence[Turn]) -> list[Ratio]:
+    """Every peer over Hugging Face plain and assisted and over our own plain decoding, where those were measured."""
+    by_peer = _by_peer(turns)
+    return [
+        Ratio(
+            cell=cell,
+            peer=peer,
+            over=over,
+            estimate=ratio([t.tokens_per_s for t in of], [t.tokens_per_s for t in by_peer[cell, over]]),
+        )
+        for (cell, peer), of in by_peer.items()
+        for over in (PLAIN, ASSISTED, OFF)
+        if over != peer and (cell, over) in by_peer
+    ]
+
+
+def same_tokens(turns: Sequence[Turn]) -> list[Same]:
+    """Of greedy answers, all peers beside the first; of sampled ones ours only, which share their noise."""
+    found = []
+    pairs = dict.fromkeys((turn.cell.workload, turn.cell.temperature) for turn in turns)
+    for (workload, temperature), ours in product(pairs, (False, True)):
+        of = [
+            turn
+            for turn in turns
+            if (turn.cell.workload, turn.cell.temperature) == (workload, temperature)
+            and (_is_ours(turn.peer) if ours else temperature == 0.0)
+        ]
+        for peer in dict.fromkeys(turn.peer for turn in of):
+            num_same = num_answers = 0
+            for turn in of:
+                if turn.peer == peer:
+                    pairs_of = zip(turn.answers, of[0].answers, strict=True)
+                    num_same += sum(answer.token_ids == first.token_ids for answer, first in pairs_of)
+                    num_answers += len(turn.answers)
+            found.append(
+                Same(
+                    workload=workload,
+                    temperature=temperature,
+                    peer=peer,
+                    reference=of[0].peer,
+                    num_same=num_same,
+                    num_answers=num_answers,
+                )
+            )
+    return list(dict.fromkeys(found))
+
+
+def _is_ours(peer: str) -> bool:
+    return not peer.startswith(PREFIX)
+
+
+def _by_peer(turns: Sequence[Turn]) -> dict[tuple[Cell, str], list[Turn]]:
+    found: dict[tuple[Cell, str], list[Turn]] = {}
+    for turn in turns:
+        found.setdefault((turn.cell, turn.peer), []).append(turn)
+    return found

@@ -1,0 +1,151 @@
+"""A run as pictures: speed-ups, load, acceptance, and a moment of the fleet at work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.peers.arrivals import Arrivals
+from benchmarks.peers.figures import PLAIN, Ratio, Row
+from benchmarks.peers.hugging_face import PREFIX
+from benchmarks.peers.report import Report
+from benchmarks.simulator.drawing import COLOURS, figure, finish
+from router.timeline import Span
+
+__all__ = ["draw"]
+
+_THEIRS = ("#8d99ae", "#b4bccb", "#d5dae3")
+_OURS = (COLOURS[2], COLOURS[1], COLOURS[4], COLOURS[3], COLOURS[7], COLOURS[5])
+_SHOWN_S = 0.6
+
+
+def draw(report: Report, folder: Path) -> None:
+    """What was not measured is not drawn."""
+    colours = _colours(list(dict.fromkeys(row.peer for row in report.rows)))
+    if speed_ups := [each for each in report.ratios if each.over == PLAIN]:
+        _draw_speed_ups(speed_ups, colours, folder / "speed-up.png")
+    _draw_together(report.rows, colours, folder / "at-once.png")
+    if any(any(row.accepted_at) for row in report.rows):
+        _draw_acceptance(report.rows, colours, folder / "acceptance.png")
+    if report.arrivals:
+        _draw_latency(report.arrivals, colours, folder / "latency.png")
+    if report.spans:
+        _draw_timeline(report.spans, folder / "timeline.png")
+
+
+def _colours(peers: Sequence[str]) -> dict[str, str]:
+    theirs, ours = iter(_THEIRS), iter(_OURS * len(peers))
+    return {peer: next(theirs if peer.startswith(PREFIX) else ours) for peer in peers}
+
+
+def _draw_speed_ups(ratios: Sequence[Ratio], colours: dict[str, str], path: Path) -> None:
+    cells = list(dict.fromkeys(each.cell for each in ratios))
+    picture, axes = figure(1, len(cells), title="Tokens per second, times Hugging Face generate")
+    for cell, axis in zip(cells, axes, strict=True):
+        of = [each for each in ratios if each.cell == cell]
+        medians = [each.estimate.median for each in of]
+        below = [each.estimate.median - each.estimate.low for each in of]
+        above = [each.estimate.high - each.estimate.median for each in of]
+        names = [each.peer for each in of]
+        bars = axis.barh(names, medians, color=[colours[name] for name in names])
+        axis.errorbar(medians, names, xerr=[below, above], fmt="none", ecolor="#333333", elinewidth=1.0, capsize=2.5)
+        axis.bar_label(bars, labels=[f"{median:.2f}" for median in medians], label_type="center", color="white")
+        axis.axvline(1.0, color="#333333", linewidth=0.8, linestyle=":")
+        axis.set(title=f"{cell.workload}, temperature {cell.temperature:g}")
+        axis.grid(visible=False, axis="y")
+        axis.grid(axis="x", color="#e4e4e4", linewidth=0.8)
+        axis.invert_yaxis()
+    finish(picture, path)
+
+
+def _draw_together(rows: Sequence[Row], colours: dict[str, str], path: Path) -> None:
+    kinds = list(dict.fromkeys((row.cell.workload, row.cell.temperature) for row in rows))
+    picture, axes = figure(1, len(kinds), title="Tokens per second, by requests at once")
+    for (workload, temperature), axis in zip(kinds, axes, strict=True):
+        of = [row for row in rows if (row.cell.workload, row.cell.temperature) == (workload, temperature)]
+        counts = sorted({row.cell.together for row in of})
+        for peer in dict.fromkeys(row.peer for row in of):
+            points = sorted(
+                ((row.cell.together, row.figures["tokens_per_s"]) for row in of if row.peer == peer),
+                key=lambda point: point[0],
+            )
+            at = [counts.index(together) for together, _ in points]
+            medians = [estimate.median for _, estimate in points]
+            axis.plot(at, medians, marker="o", markersize=4, color=colours[peer], label=peer)
+            axis.fill_between(
+                at,
+                [estimate.low for _, estimate in points],
+                [estimate.high for _, estimate in points],
+                color=colours[peer],
+                alpha=0.15,
+            )
+        axis.set(title=f"{workload}, temperature {temperature:g}", xlabel="requests at once", ylabel="tokens/s")
+        axis.set_xticks(range(len(counts)), [str(count) for count in counts])
+        axis.set_ylim(bottom=0)
+    axes[0].legend(frameon=False, fontsize=8)
+    finish(picture, path)
+
+
+def _draw_acceptance(rows: Sequence[Row], colours: dict[str, str], path: Path) -> None:
+    alone = [row for row in rows if row.cell.together == min(row.cell.together for row in rows)]
+    cells = list(dict.fromkeys(row.cell for row in alone))
+    picture, axes = figure(1, len(cells), title="Rounds that accept a draft token at a depth")
+    for cell, axis in zip(cells, axes, strict=True):
+        for row in alone:
+            if row.cell == cell and any(row.accepted_at):
+                depths = range(1, len(row.accepted_at) + 1)
+                axis.plot(depths, row.accepted_at, marker="o", markersize=4, color=colours[row.peer], label=row.peer)
+        axis.set(title=f"{cell.workload}, temperature {cell.temperature:g}", xlabel="depth", ylabel="share of rounds")
+        axis.set_ylim(0, 1)
+    axes[0].legend(frameon=False, fontsize=8)
+    finish(picture, path)
+
+
+def _draw_latency(arrivals: Sequence[Arrivals], colours: dict[str, str], path: Path) -> None:
+    picture, axes = figure(1, 2, title="Latency of requests that arrive at random")
+    loads, modes = (list(dict.fromkeys(of)) for of in zip(*((a.load, a.mode) for a in arrivals), strict=True))
+    width = 0.8 / len(modes)
+    for axis, (title, of) in zip(axes, (("whole answer", "latency_s"), ("first token", "first_token_s")), strict=True):
+        for number, mode in enumerate(modes):
+            by_load = {each.load: getattr(each, of) for each in arrivals if each.mode == mode}
+            at = [loads.index(load) + (number - (len(modes) - 1) / 2) * width for load in by_load]
+            medians = [percentiles["p50"] for percentiles in by_load.values()]
+            axis.bar(at, medians, width=0.9 * width, color=colours.get(mode, COLOURS[0]), label=mode)
+            for name, marker in (("p90", "_"), ("p99", "^")):
+                worst = [percentiles[name] for percentiles in by_load.values()]
+                axis.plot(at, worst, linestyle="none", marker=marker, color="#333333", markersize=5)
+        axis.set(title=f"{title}: bar median, line p90, triangle p99", ylabel="seconds")
+        axis.set_xticks(range(len(loads)), [_load_name(load, arrivals) for load in loads])
+    axes[0].legend(frameon=False, fontsize=8)
+    finish(picture, path)
+
+
+def _load_name(load: str, arrivals: Sequence[Arrivals]) -> str:
+    asked = next(each.requests_per_s for each in arrivals if each.load == load)
+    return f"{load}\n{asked:.1f} requests/s"
+
+
+def _draw_timeline(spans: Sequence[Span], path: Path) -> None:
+    """The end of what was recorded, where nothing warms up any more."""
+    until_s = max(span.ended_s for span in spans)
+    shown = [span for span in spans if span.ended_s > until_s - _SHOWN_S]
+    drafting = sorted({span.process for span in shown} - {"verifier", "router"})
+    processes = ["verifier", *drafting, "router"]
+    picture, (axis,) = figure(1, 1, title="Who works when: fleet, one request")
+    picture.set_size_inches(11.0, 0.45 * len(processes) + 1.6)
+    for height, process in enumerate(processes):
+        of = [span for span in shown if span.process == process]
+        colour = {"verifier": COLOURS[2], "router": COLOURS[5]}.get(process, COLOURS[3])
+        axis.broken_barh(
+            [(1e3 * (span.began_s - until_s + _SHOWN_S), 1e3 * (span.ended_s - span.began_s)) for span in of],
+            (height - 0.35, 0.7),
+            color=colour,
+        )
+    for span in (span for span in shown if span.process == "verifier"):
+        middle_ms = 1e3 * ((span.began_s + span.ended_s) / 2 - until_s + _SHOWN_S)
+        axis.text(middle_ms, 0, str(span.num_rows), ha="center", va="center", fontsize=7, color="white", clip_on=True)
+    axis.set_yticks(range(len(processes)), processes)
+    axis.set(xlim=(0, 1e3 * _SHOWN_S), xlabel="milliseconds; numbers are rows of the pass")
+    axis.grid(visible=False, axis="y")
+    axis.invert_yaxis()
+    finish(picture, path)

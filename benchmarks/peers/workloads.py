@@ -1,0 +1,105 @@
+"""What all peers are asked: token ids, so that no tokenizer or chat template can make a difference."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from benchmarks.generation import read_prompts
+from contracts.errors import InvalidArgument
+from models.chat import Message, prompt_text
+from models.corpus import DOMAINS, check_corpus
+from models.prompts import domain_prompts
+
+__all__ = ["WORKLOADS", "Question", "Workload", "workload"]
+
+WORKLOADS = ("domain", "spec-bench", "mixed")
+_TEST_PROMPTS = Path(__file__).parents[2] / "models" / "test_prompts.jsonl"
+_SPEC_BENCH = Path("prompts") / "spec_bench.jsonl"
+_MAX_SPEC_BENCH_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    task: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    name: str
+    questions: tuple[Question, ...]
+
+
+def workload(name: str, tokenizer: Tokenizer, *, corpus: Path | None, count: int) -> Workload:
+    """`domain`: test prompts of the demo family's domains, the committed ones where no corpus is given. `spec-bench`:
+    first turns of its tasks. `mixed`: half of each, shuffled."""
+    match name:
+        case "domain":
+            questions = _domain(tokenizer, corpus, count)
+        case "spec-bench":
+            questions = _spec_bench(tokenizer, corpus, count)
+        case "mixed":
+            questions = [
+                *_domain(tokenizer, corpus, count - count // 2),
+                *_spec_bench(tokenizer, corpus, count // 2),
+            ]
+            random.Random(1).shuffle(questions)
+        case _:
+            raise InvalidArgument(f"workload is {name!r}; right is one of {', '.join(WORKLOADS)}")
+    return Workload(name=name, questions=tuple(questions))
+
+
+def _domain(tokenizer: Tokenizer, corpus: Path | None, count: int) -> list[Question]:
+    if corpus is None:
+        found = [
+            Question(task=prompt.domain, tokens=_tokens(tokenizer, prompt.messages))
+            for prompt in read_prompts(_TEST_PROMPTS)
+        ]
+    else:
+        check_corpus(corpus)
+        found = [
+            Question(task=domain, tokens=prompt.tokens)
+            for domain in DOMAINS
+            for prompt in domain_prompts(corpus, domain, "test", tokenizer, count)
+        ]
+    return _in_turn(found, count)
+
+
+def _spec_bench(tokenizer: Tokenizer, corpus: Path | None, count: int) -> list[Question]:
+    if corpus is None:
+        raise InvalidArgument(f"Spec-Bench prompts are read from {_SPEC_BENCH} of a corpus; give --corpus DIR")
+    path = corpus / _SPEC_BENCH
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found = [
+            Question(
+                task=str(record["task"]),
+                tokens=_tokens(tokenizer, [{"role": "user", "content": str(record["turns"][0])}]),
+            )
+            for record in records
+        ]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise InvalidArgument(
+            f'cannot read Spec-Bench prompts from {path} ({error!r}); it has a record {{"task", "turns"}} a line'
+        ) from error
+    return _in_turn([question for question in found if len(question.tokens) <= _MAX_SPEC_BENCH_TOKENS], count)
+
+
+def _tokens(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+    text = prompt_text(tuple(Message(role=each["role"], content=each["content"]) for each in messages))
+    return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _in_turn(questions: Sequence[Question], count: int) -> list[Question]:
+    """So many, one of each task after the other."""
+    tasks = dict.fromkeys(question.task for question in questions)
+    columns = [[question for question in questions if question.task == task] for task in tasks]
+    rows: Iterator[Question | None] = chain.from_iterable(zip_longest(*columns))
+    return list(islice((question for question in rows if question is not None), count))

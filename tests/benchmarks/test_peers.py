@@ -1,0 +1,264 @@
+"""`python -m benchmarks.peers`: what is made of measurements, on given ones; and one run of everything, tiny."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import guard
+from benchmarks.peers.__main__ import main
+from benchmarks.peers.arrivals import Arrivals, arrival_times
+from benchmarks.peers.estimate import Estimate, bootstrapped, ratio
+from benchmarks.peers.figures import Same, compared, rows, same_tokens
+from benchmarks.peers.hugging_face import said
+from benchmarks.peers.peer import Said
+from benchmarks.peers.pictures import draw
+from benchmarks.peers.report import Report, content, markdown
+from benchmarks.peers.turns import Cell, Turn
+from benchmarks.peers.workloads import workload
+from contracts.errors import InvalidArgument
+from models.tokenizer import load_tokenizer
+from router.timeline import Span
+
+DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
+CELL = Cell(workload="domain", temperature=0.0, together=1)
+PEERS = {"hf-plain": 10.0, "hf-assisted": 15.0, "off": 20.0, "vanilla": 30.0, "pearl": 35.0, "fleet": 40.0}
+
+
+def turn(peer: str, elapsed_s: float, *, cell: Cell = CELL, tokens: tuple[int, ...] = tuple(range(40))) -> Turn:
+    ours = not peer.startswith("hf-")
+    answer = Said(
+        token_ids=tokens,
+        first_token_s=0.1,
+        token_s=elapsed_s / 40,
+        num_rounds=10,
+        acceptance_histogram=(2, 3, 0, 5) if peer != "hf-plain" else (10,),
+    )
+    return Turn(
+        cell=cell,
+        peer=peer,
+        elapsed_s=elapsed_s,
+        cpu_s=2.0 * elapsed_s,
+        peak_bytes=2**20,
+        router_s=0.001 if ours else None,
+        answers=(answer,),
+    )
+
+
+def turns(*, slower: str = "", times: float = 1.0) -> list[Turn]:
+    """Five alternations on a machine whose speed changes by a half; one peer may be slower than usual."""
+    return [
+        turn(peer, 40.0 / rate * machine * (times if peer == slower else 1.0))
+        for machine in (1.0, 1.5, 1.2, 0.9, 1.1)
+        for peer, rate in PEERS.items()
+    ]
+
+
+def test_an_interval_holds_the_median_and_lies_within_the_values() -> None:
+    values = [3.0, 9.0, 4.0, 5.0, 4.5]
+    found = bootstrapped(values)
+    assert found.median == 4.5
+    assert min(values) <= found.low < found.median < found.high <= max(values)
+    assert bootstrapped(values) == found
+    assert bootstrapped([2.0] * 5) == Estimate(median=2.0, low=2.0, high=2.0)
+    with pytest.raises(InvalidArgument, match="no values"):
+        bootstrapped([])
+
+
+def test_what_the_machine_does_to_both_cancels_out_of_a_ratio() -> None:
+    by_pair = {(each.peer, each.over): each.estimate for each in compared(turns())}
+    assert by_pair["off", "hf-plain"].low == pytest.approx(2.0)
+    assert by_pair["off", "hf-plain"].high == pytest.approx(2.0)
+    assert by_pair["fleet", "hf-assisted"].median == pytest.approx(40 / 15)
+    assert ("off", "off") not in by_pair
+    with pytest.raises(ValueError, match="shorter"):
+        ratio([1.0, 2.0], [1.0])
+
+
+def test_figures_of_a_turn() -> None:
+    one = turn("fleet", 2.0)
+    assert one.tokens_per_s == 20.0
+    assert one.tokens_per_round == 4.0
+    assert one.cpu_s_per_token == 0.1
+    assert [one.accepted_at(depth) for depth in (1, 2, 3, 4)] == [0.8, 0.5, 0.5, 0.0]
+
+
+def test_rounds_of_hugging_face_bring_accepted_tokens_and_one_more() -> None:
+    found = said({"rounds": [[5], [6, 7, 8], [9, 2]], "times_s": [0.5, 1.0, 2.5]})
+    assert found.token_ids == (5, 6, 7, 8, 9, 2)
+    assert found.first_token_s == 0.5
+    assert found.token_s == pytest.approx(0.4)
+    assert (found.num_rounds, found.acceptance_histogram) == (3, (1, 1, 1))
+
+
+def test_other_tokens_are_told_by_whose_they_are() -> None:
+    measured = [*turns(), turn("pearl", 1.0, tokens=(1, 2))]
+    same = {(each.peer, each.reference): each for each in same_tokens(measured)}
+    assert same["fleet", "hf-plain"].num_same == same["fleet", "hf-plain"].num_answers == 5
+    assert (same["pearl", "hf-plain"].num_same, same["pearl", "hf-plain"].num_answers) == (5, 6)
+    assert same["pearl", "off"].num_same == 5
+
+
+def test_sampled_answers_are_compared_among_ours_only() -> None:
+    sampled = [replace(each, cell=replace(CELL, temperature=0.8)) for each in turns()]
+    found = same_tokens(sampled)
+    assert {each.reference for each in found} == {"off"}
+    assert not any(each.peer.startswith("hf-") for each in found)
+    assert found[0] == Same(workload="domain", temperature=0.8, peer="off", reference="off", num_same=5, num_answers=5)
+
+
+def test_the_guard_sees_a_drop_beyond_noise_and_nothing_else() -> None:
+    before = guard.guarded(turns())
+    assert guard.dropped(guard.guarded(turns()), before) == []
+    assert guard.dropped(guard.guarded(turns(slower="hf-plain", times=1.3)), before) == []
+    worse = guard.dropped(guard.guarded(turns(slower="off", times=1.3)), before)
+    assert [each.partition(":")[0] for each in worse] == ["off over hf-plain"]
+    worse = guard.dropped(guard.guarded(turns(slower="fleet", times=1.3)), before)
+    assert [each.partition(":")[0] for each in worse] == [
+        "fleet over hf-plain",
+        "fleet over hf-assisted",
+        "fleet over off",
+    ]
+    slow_router = [replace(each, router_s=0.002) if each.router_s else each for each in turns()]
+    assert [each.partition(":")[0] for each in guard.dropped(guard.guarded(slow_router), before)] == [
+        "router rounds of fleet in the time of one token of hf-plain"
+    ]
+
+
+def test_noise_of_either_run_forgives() -> None:
+    before = {"a over b": Estimate(median=2.0, low=1.8, high=2.2)}
+    assert guard.dropped({"a over b": Estimate(median=1.7, low=1.5, high=1.85)}, before) == []
+    assert guard.dropped({"a over b": Estimate(median=1.7, low=1.65, high=1.75)}, before) == [
+        "a over b: 1.70 (1.65 to 1.75), was 2.00 (1.80 to 2.20)"
+    ]
+    with pytest.raises(InvalidArgument, match="'a over b', which this run did not measure"):
+        guard.dropped({}, before)
+
+
+def test_a_baseline_is_held_against_the_same_conditions_only(tmp_path: Path) -> None:
+    path, ratios = tmp_path / "baseline.json", guard.guarded(turns())
+    guard.write_baseline(path, ratios, {"max_tokens": 64}, "a machine")
+    assert guard.read_baseline(path, {"max_tokens": 64}) == ratios
+    with pytest.raises(InvalidArgument, match=r"made with \{'max_tokens': 64\}, and this run has \{'max_tokens': 8\}"):
+        guard.read_baseline(path, {"max_tokens": 8})
+    path.write_text("{}")
+    with pytest.raises(InvalidArgument, match="make one with --save-baseline"):
+        guard.read_baseline(path, {})
+    with pytest.raises(InvalidArgument, match="hf-assisted not measured"):
+        guard.guarded([each for each in turns() if each.peer != "hf-assisted"])
+
+
+def test_requests_arrive_as_often_as_asked_in_every_part() -> None:
+    times = arrival_times([2.0, 20.0], seconds=400.0, seed=1)
+    assert times == sorted(times)
+    assert sum(at < 200.0 for at in times) == pytest.approx(400, rel=0.2)
+    assert sum(at >= 200.0 for at in times) == pytest.approx(4000, rel=0.1)
+    assert times == arrival_times([2.0, 20.0], seconds=400.0, seed=1)
+    assert times != arrival_times([2.0, 20.0], seconds=400.0, seed=2)
+
+
+def test_workloads_take_their_tasks_in_turn(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(DEMO / "target" / "tokenizer.json")
+    domain = workload("domain", tokenizer, corpus=None, count=5)
+    assert len({question.task for question in domain.questions}) == 5
+    (tmp_path / "prompts").mkdir()
+    records = [
+        {"task": task, "turns": [text, "more"]} for task, text in (("qa", "who"), ("qa", "x" * 9000), ("rag", "why"))
+    ]
+    path = tmp_path / "prompts" / "spec_bench.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    spec_bench = workload("spec-bench", tokenizer, corpus=tmp_path, count=9)
+    assert [question.task for question in spec_bench.questions] == ["qa", "rag"], "too long ones are left out"
+    with pytest.raises(InvalidArgument, match="give --corpus DIR"):
+        workload("mixed", tokenizer, corpus=None, count=4)
+    path.write_text("{}\n")
+    with pytest.raises(InvalidArgument, match="cannot read Spec-Bench prompts"):
+        workload("spec-bench", tokenizer, corpus=tmp_path, count=4)
+
+
+def test_everything_measured_is_told_and_drawn(tmp_path: Path) -> None:
+    measured = [*turns(), *(replace(each, cell=replace(CELL, together=4)) for each in turns() if each.router_s)]
+    seconds = {"p50": 0.5, "p90": 1.0, "p99": 2.0}
+    report = Report(
+        machine="a machine",
+        conditions={"max_tokens": 64, "drafters": ["general", "sql"]},
+        turns=measured,
+        rows=rows(measured),
+        ratios=compared(measured),
+        same=same_tokens(measured),
+        arrivals=[
+            Arrivals(
+                load=load,
+                mode=mode,
+                requests_per_s=1.0,
+                num_requests=60,
+                tokens_per_s=30.0,
+                latency_s=seconds,
+                first_token_s=seconds,
+                token_s=seconds,
+            )
+            for load in ("low", "high")
+            for mode in ("off", "fleet")
+        ],
+        spans=[
+            Span(process=process, name=name, began_s=10.0 + at_s, ended_s=10.02 + at_s, num_rows=5)
+            for process, name, at_s in (
+                ("verifier", "verify", 0.0),
+                ("general", "draft", 0.01),
+                ("router", "plan", 0.02),
+            )
+        ],
+    )
+    text = markdown(report)
+    assert "### domain, temperature 0, 4 at once" in text
+    assert "| domain, temperature 0, 1 at once | fleet | 4.00 (4.00 to 4.00) | 2.67 (2.67 to 2.67) | 2.00" in text
+    assert "| low | fleet | 60 | 1.00 | 30.0 | 0.50 / 1.00 / 2.00 | 0.50 / 1.00 / 2.00 | 500 / 1000 / 2000 |" in text
+    written = json.loads(json.dumps(content(report)))
+    assert len(written["turns"]) == len(measured)
+    assert {ratio_["over"] for ratio_ in written["ratios"]} == {"hf-plain", "hf-assisted", "off"}
+    draw(report, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "speed-up.png",
+        "at-once.png",
+        "acceptance.png",
+        "latency.png",
+        "timeline.png",
+    }
+
+
+@pytest.mark.timeout(300)  # three processes load torch, one of them transformers
+def test_one_run_of_peers_on_the_small_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--target", str(DEMO / "target"), "--drafter", str(DEMO / "drafter-general"), "--dtype", "float32"]
+    short = ["--alternations", "1", "--num-prompts", "2", "--max-tokens", "8", "--arrival-s", "0.5", "--threads", "1"]
+    peers = ["--only", "hf-assisted", "--only", "off", "--only", "fleet"]
+    out = tmp_path / "out"
+    code = main(
+        [*asked, *short, *peers, "--temperature", "0", "--together", "1", "--out", str(out)]
+        + ["--arrival-alternations", "1"]
+    )
+    assert code == 0, capsys.readouterr().err
+    written = json.loads((out / "peers.json").read_text())
+    assert {row["peer"] for row in written["rows"]} == {"hf-assisted", "off", "fleet"}
+    for row in written["rows"]:
+        assert row["figures"]["cpu_s_per_token"]["median"] > 0
+        assert row["figures"]["peak_bytes"]["median"] > 2**26
+    assert all(each["num_same"] == each["num_answers"] for each in written["same"])
+    assert {each["peer"] for each in written["same"] if each["reference"] == "hf-assisted"} == {
+        "hf-assisted",
+        "off",
+        "fleet",
+    }
+    assert {span["process"] for span in written["spans"]} >= {"verifier", "router"}
+    assert (out / "peers.md").read_text().startswith(written["machine"])
+
+
+def test_what_can_never_work_is_refused_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--only", "hf-fast"]) == 2
+    assert "mode is 'hf-fast'" in capsys.readouterr().err.replace('"', "'")
+    assert main(["--only", "hf-assisted", "--drafter", "prompt_lookup"]) == 2
+    assert "right is a checkpoint folder" in capsys.readouterr().err
+    assert main(["--workload", "mixed"]) == 2
+    assert "give --corpus DIR" in capsys.readouterr().err
