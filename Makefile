@@ -6,6 +6,10 @@ EXTRAS := service,test,chart,docs
 TORCH := torch==2.13.0
 # pip's --index-url for torch alone, e.g. PyTorch's CPU index for a machine without CUDA; empty: pip's default index.
 TORCH_INDEX ?=
+# Folder of the text domains and of prompts/, for `make bench`; empty: the committed test prompts alone.
+CORPUS ?=
+# What `make bench-check` does with benchmarks/baseline.json.
+GUARD ?= --check
 # How long `make fuzz` stays at each face.
 MINUTES ?= 10
 
@@ -16,10 +20,10 @@ PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13 python3
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench fuzz soak protos docs clean
+.PHONY: help setup serve test check bench bench-check fuzz soak protos docs clean
 
 help:  ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) (pip index for torch; see README.md)"
 
 setup: $(STAMP)  ## Create .venv with everything the project needs (again after pyproject.toml changed)
@@ -40,8 +44,12 @@ check: setup  ## Lint, format, types, import arrows, what is made from code, cha
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/helm
 	$(BIN)/python -m docs.make --check
 
-bench: setup  ## Measure the engine and print its figures
-	$(BIN)/python -m benchmarks.engine
+bench: setup  ## Measure the service beside Hugging Face, in turn; CORPUS=DIR for all workloads
+	$(BIN)/python -m benchmarks.peers --out build/peers $(if $(CORPUS),--corpus $(CORPUS))
+
+bench-check: setup  ## Fail where a ratio to Hugging Face or between modes has dropped; GUARD=--save-baseline makes them new
+	$(BIN)/python -m benchmarks.peers --workload domain --temperature 0 --together 1 --arrival-s 0 --num-prompts 7 \
+		$(foreach peer,hf-plain hf-assisted off vanilla pearl fleet,--only $(peer)) $(GUARD) benchmarks/baseline.json
 
 soak: setup  ## Harm a running fleet at random for 20 minutes, and say what became of its requests
 	$(BIN)/python -m tests.recovery --minutes 20 --report build/soak.md

@@ -82,12 +82,18 @@ class MeasuredFleet:
 
 @contextlib.asynccontextmanager
 async def measured_fleet(
-    *, target: str, drafters: Sequence[str], limits: FrontLimits, dtype: str, threads: int
+    *,
+    target: str,
+    drafters: Sequence[str],
+    limits: FrontLimits,
+    dtype: str,
+    threads: int,
+    prefix_cache: bool = True,
 ) -> AsyncIterator[MeasuredFleet]:
-    """Ready when all have joined."""
+    """Ready when all have joined. Without a prefix cache a prompt that comes again is read again."""
     names = [name_of(drafter) for drafter in drafters]
     async with run_router("127.0.0.1:0", limits=limits, drafter_order=names) as router:
-        with _workers(target, drafters, router.port, dtype, threads) as workers:
+        with _workers(target, drafters, router.port, dtype, threads, prefix_cache) as workers:
             await _joined(router, ["verifier", *names])
             async with grpc.aio.insecure_channel(f"127.0.0.1:{router.port}") as channel:
                 yield MeasuredFleet(router=router, workers=workers, stub=inference_pb2_grpc.InferenceStub(channel))
@@ -114,13 +120,16 @@ async def say(
 
 
 @contextlib.contextmanager
-def _workers(target: str, drafters: Sequence[str], port: int, dtype: str, threads: int) -> Iterator[WorkerProcesses]:
+def _workers(
+    target: str, drafters: Sequence[str], port: int, dtype: str, threads: int, prefix_cache: bool
+) -> Iterator[WorkerProcesses]:
+    common = {"dtype": dtype, "prefix_cache": prefix_cache}
     config: dict[str, Any] = {
-        "engine": {"model": target, "dtype": dtype, "num_threads": threads, "kv_cache_bytes": "1GiB"},
+        "engine": {**common, "model": target, "num_threads": threads, "kv_cache_bytes": "1GiB"},
         "drafters": {},
     }
     for given in drafters:
-        engine = {"model": given, "dtype": dtype, "num_threads": 1, "kv_cache_bytes": "256MiB"}
+        engine = {**common, "model": given, "num_threads": 1, "kv_cache_bytes": "256MiB"}
         config["drafters"][name_of(given)] = {"kind": given} if given in KINDS else {"kind": "model", "engine": engine}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fleet.yaml"

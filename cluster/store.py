@@ -44,7 +44,8 @@ def embedded_url(run_folder: Path) -> str:
 
 def with_absolute_files(config: StoreConfig) -> StoreConfig:
     """The same for a process that runs in another folder."""
-    files = {key: getattr(config, key) for key in ("password_file", "ca_file", "cert_file", "key_file")}
+    keys = ("password_file", "sentinel_password_file", "ca_file", "cert_file", "key_file")
+    files = {key: getattr(config, key) for key in keys}
     return config.model_copy(update={key: str(Path(file).absolute()) for key, file in files.items() if file})
 
 

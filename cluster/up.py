@@ -245,6 +245,8 @@ class _Fleet:
         try_it = f'{program} generate "SELECT name FROM" --address {self._grpc}'
         if (tls := self._config.security.tls_of("client")) is not None:
             try_it += f" --tls {tls}"
+        if self._config.security.keys_file is not None:
+            try_it += " --api-key-file FILE"
         lines = {"gRPC": self._grpc, "HTTP": f"{self._http}/v1", "dashboard": self._ray.cluster.dashboard}
         return lines | {"logs": f"{self._home.logs}, {self._ray.cluster.logs}", "try": try_it, "end": "Ctrl-C"}
 

@@ -39,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plain(node: Any) -> Any:
-    """Without titles, which only make the error messages of helm longer, and defaults, which values.yaml has."""
+    """Without titles, which only make the error messages of helm longer, and defaults, which values.yaml has.
+
+    Of a name that does not fit its pattern helm tells where it is, and by `propertyNames` what the pattern is.
+    """
     if isinstance(node, list):
         return [_plain(item) for item in node]
     if not isinstance(node, dict):
@@ -49,7 +52,9 @@ def _plain(node: Any) -> Any:
         for key in ("properties", "$defs")
         if key in node
     }
-    closed = {"additionalProperties": False} if "patternProperties" in node else {}
+    closed: dict[str, Any] = {}
+    for pattern in node.get("patternProperties", ()):
+        closed = {"additionalProperties": False, "propertyNames": {"pattern": pattern}}
     return {key: _plain(value) for key, value in node.items() if key not in ("title", "default")} | named | closed
 
 

@@ -15,6 +15,8 @@ from contracts.config.verifier import PruneConfig
 _Kubernetes = dict[str, Any]  # checked by Kubernetes itself
 _Name = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$")]
 _Quantity = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?)?$")]
+_Amount = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")] | Annotated[float, Field(ge=0)]
+_Address = Annotated[str, Field(pattern=r"^(https?://[^\s/]+(/\S*)?)?$")]
 _Seconds = Annotated[int, Field(ge=0, le=3600)]
 
 
@@ -45,8 +47,8 @@ class Engine(EngineConfig):
 
 
 class Resources(Values):
-    requests: dict[str, str | float] = {}
-    limits: dict[str, str | float] = {}
+    requests: dict[str, _Amount] = {}
+    limits: dict[str, _Amount] = {}
 
 
 class Placed(Values):
@@ -116,13 +118,21 @@ class StoreFile(StoreConfig):
 
     url: Literal[""] = ""
     password_file: None = None
+    sentinel_password_file: None = None
     ca_file: None = None
     cert_file: None = None
     key_file: None = None
 
 
 class Store(Values):
-    url: Annotated[str, Field(max_length=1024, description="Of a Redis or Valkey that is there; no password in it")]
+    url: Annotated[
+        str,
+        Field(
+            max_length=1024,
+            pattern=r"^(rediss?(\+sentinel|\+cluster)?://\S+)?$",
+            description="Of a Redis or Valkey that is there; no password in it",
+        ),
+    ]
     passwordSecret: SecretKey
     caSecret: SecretKey
     own: OwnStore
@@ -162,7 +172,7 @@ class Models(Values):
     claim: Claim
     image: Annotated[str, Field(description="OCI image with checkpoint folders")]
     download: Annotated[list[Annotated[str, Field(min_length=1)]], Field(description="Hub ids that a job fetches")]
-    endpoint: Annotated[str, Field(description="Another hub's address")]
+    endpoint: Annotated[_Address, Field(description="Another hub's address")]
     tokenSecret: SecretKey
     cacheSize: Annotated[_Quantity, Field(description="Where models have no volume: most that a pod may fetch")]
 
@@ -231,7 +241,7 @@ class Monitoring(Values):
     interval: Annotated[str, Field(pattern=r"^[0-9]+(s|m)$")]
     keySecret: Annotated[SecretKey, Field(description="An API key with the role metrics")]
     dashboards: Dashboards
-    prometheusUrl: Annotated[str, Field(description="Where KEDA asks, for drafters with autoscaling")]
+    prometheusUrl: Annotated[_Address, Field(description="Where KEDA asks, for drafters with autoscaling")]
 
 
 class ChartValues(Values):

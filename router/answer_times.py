@@ -37,6 +37,10 @@ class AnswerTimes:
             self._beside_s += (max(now_s - self._since_s - busy_s, 0.0) - self._beside_s) * _FADING
         self._since_s = now_s if goes_on else None
 
+    def interrupted(self) -> None:
+        """The target is gone: the time until it is back is between no two rounds."""
+        self._since_s = None
+
     def ended(self, num_tokens: int) -> None:
         """A sequence has said all, in so many tokens."""
         self._usual_tokens += (num_tokens - self._usual_tokens) * (_FADING if self._usual_tokens else 1.0)

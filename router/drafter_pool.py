@@ -38,7 +38,9 @@ __all__ = ["DrafterFigures", "DrafterPool"]
 _MAX_FOLLOWERS = 4  # of one sequence
 _KNOWN_HERE = 12.0  # tokens of a sequence after which it is clear how good a drafter is at it
 _KNOWN = 4000.0  # tokens of a tenant after which its prompts alone say who is good at what
-_SILENT_S = 1.0  # longer than any honest drafter needs for a word
+_SILENT_S = 1.0  # longer than any honest drafter needs for a word, once it has read the prompts
+_READS_SLOWLY = 2.0  # by what factor it may be slower at that than it was when nobody else was at work
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 600.0  # for which who was silent is given nothing
 _CLEARLY = 0.05  # better than the best at work, in agreement
 _RUN_AHEAD = 3  # draft nodes for each one that a round may check: those in flight, their successors, and likely misses
 
@@ -67,6 +69,8 @@ class DrafterFigures:
 class _Connected:
     offer: DrafterOffer
     link: DrafterLink
+    rank: tuple[int, str]
+    """By which modes that take the first drafter choose."""
     orders: DrafterOrders = field(default_factory=DrafterOrders)
     following: dict[SequenceId, bool] = field(default_factory=dict)
     """The sequences that it has open, and whether it is to draft for them."""
@@ -75,15 +79,51 @@ class _Connected:
     figures: DrafterFigures = field(default_factory=DrafterFigures)
     is_silent: bool = False
     """A round went without what it should have said, and it has said nothing since: nobody waits for it."""
-    owes_since_s: float | None = None
-    """Since when it has had something to say to: wishes, or tokens of a sequence that it drafts for."""
+    owes_since_s: dict[SequenceId, float] = field(default_factory=dict)
+    """The sequences that it has something to say about, if only that it has nothing to say, and since when; the oldest
+    first."""
+    silence_s: float = 0.0
+    """How long it owed, before that, something that was taken back; since it spoke last."""
+    reading_s: float = 0.0
+    """What of its silence may be due to prompts that it was given to read."""
+    reads_until_s: float = 0.0
+    """When it should be through with them."""
+    pause_s: float = _FIRST_PAUSE_S
+    paused_until_s: float | None = None
 
-    @property
-    def must_answer(self) -> bool:
-        """Whether its orders are such that it has something to say to them, if only that it has nothing to say."""
-        return any(wish.num_nodes for wish in self.orders.want) or any(
-            self.following.get(news.sequence, False) for news in self.orders.commit
-        )
+    def spoke(self, now_s: float) -> None:
+        """Whatever it said, it is there."""
+        self.is_silent, self.pause_s, self.paused_until_s = False, _FIRST_PAUSE_S, None
+        self.silence_s, self.reading_s = 0.0, max(self.reads_until_s - now_s, 0.0)
+        self.owes_since_s.clear()
+
+    def let_off(self, sequence: SequenceId, now_s: float) -> None:
+        """It has nothing to say about this one any more. What it did not say until now counts all the same."""
+        oldest_s = self._oldest_s(now_s)
+        self.owes_since_s.pop(sequence, None)
+        self.silence_s += self._oldest_s(now_s) - oldest_s
+
+    def told(self, now_s: float) -> None:
+        """Its orders leave: to wishes, and tokens of sequences that it drafts for, it has something to say."""
+        num_read = sum(len(opened.tokens) for opened in self.orders.open)
+        read_s = _READS_SLOWLY * num_read * self.offer.prefill_s_per_token
+        self.reading_s += read_s
+        self.reads_until_s = max(self.reads_until_s, now_s) + read_s
+        for wish in self.orders.want:
+            if wish.num_nodes:
+                self.owes_since_s.setdefault(wish.sequence, now_s)
+        for news in self.orders.commit:
+            if self.following.get(news.sequence, False):
+                self.owes_since_s.setdefault(news.sequence, now_s)
+
+    def has_gone_silent(self, now_s: float) -> bool:
+        """Whether it should have spoken long ago."""
+        silence_s = self.silence_s + now_s - self._oldest_s(now_s)
+        return bool(self.owes_since_s) and silence_s > _SILENT_S + self.reading_s
+
+    def _oldest_s(self, now_s: float) -> float:
+        """Since when it owes; `now_s` where it does not."""
+        return next(iter(self.owes_since_s.values()), now_s)
 
     def judges(self, sequence: SequenceId, num_tokens: int) -> None:
         """It says how often it would have been right; refused where it cannot know that."""
@@ -124,7 +164,7 @@ class DrafterPool:
                 prefill_s_per_token=offer.prefill_s_per_token,
             )
         )
-        self._connected[offer.drafter] = _Connected(offer=offer, link=link)
+        self._connected[offer.drafter] = _Connected(offer=offer, link=link, rank=self._rank(offer.drafter))
         for sequence in running:
             if sequence.allowed_drafters is None or offer.drafter in sequence.allowed_drafters:
                 self.roster.admit(sequence.drafting, offer.drafter)
@@ -142,7 +182,7 @@ class DrafterPool:
     @property
     def offers(self) -> list[DrafterOffer]:
         """Of the connected ones, in the order of their ranks."""
-        return [self._connected[drafter].offer for drafter in sorted(self._connected, key=self._rank)]
+        return [connected.offer for connected in sorted(self._connected.values(), key=lambda each: each.rank)]
 
     def figures(self, drafter: DrafterId) -> DrafterFigures:
         return self._connected[drafter].figures
@@ -160,6 +200,10 @@ class DrafterPool:
 
     def route(self, sequences: Sequence[RoutedSequence], *, round_s: float, renews: bool = False) -> None:
         """Decides anew who drafts for whom, and tells those for whom it changed; or all, if their manner did."""
+        shortest = min((connected.offer.max_context for connected in self._connected.values()), default=0)
+        for sequence in sequences:
+            if sequence.position + sequence.max_depth >= shortest:
+                self._let_go(sequence)
         working = [sequence for sequence in sequences if not sequence.is_plain]
         routed = [sequence for sequence in working if sequence.parts.is_routed and self._connected]
         if routed:
@@ -185,7 +229,7 @@ class DrafterPool:
         sequence.asked_s = self.clock.now_s()
         self._listen(sequence)
         if sequence.steps is not None:
-            sequence.steps.decided(verdict.tokens, sequence.drafting.drafters)
+            sequence.steps.decided(verdict.tokens, self._heard(sequence))
         asks_anew = sequence.steps is not None or not sequence.runs_ahead
         news = TokensDecided(
             sequence=sequence.id,
@@ -202,8 +246,10 @@ class DrafterPool:
                     connected.orders.wish(self._wish(sequence))
 
     def went_without(self, sequence: RoutedSequence) -> None:
-        """A round stopped waiting for its drafters; the next will not wait for them before they have spoken."""
-        for drafter in set(sequence.drafting.drafters) - sequence.finished_drafters:
+        """A round stopped waiting for its drafters; the next will not wait for them before they have spoken. Of those
+        that step together it waited for some only, and the others for them too."""
+        steps, drafters = sequence.steps, set(sequence.drafting.drafters)
+        for drafter in drafters & (steps.awaited if steps is not None else drafters - sequence.finished_drafters):
             if (connected := self._connected.get(drafter)) is not None:
                 connected.is_silent = True
 
@@ -224,7 +270,9 @@ class DrafterPool:
         if connected is None:
             self.num_stale += len(drafts.drafts)
             return False
-        connected.is_silent, connected.owes_since_s = False, None
+        if connected.paused_until_s is not None:
+            self.roster.resume(drafter)
+        connected.spoke(self.clock.now_s())
         figures = connected.figures
         figures.busy_s += max(drafts.ended_s - drafts.began_s, 0.0)
         for step in drafts.steps:
@@ -277,21 +325,36 @@ class DrafterPool:
                     connected.figures.num_accepted_tokens += index in accepted
 
     def flush(self) -> None:
-        """Sends what was gathered. Who has said nothing for long takes at least so long for a step, whatever it claims:
-        so sequences go to others."""
+        """Sends what was gathered. Who should have spoken long ago is paused, whatever it claims, so that sequences go
+        to others; and tried again, after pauses that double until it speaks."""
         now_s = self.clock.now_s()
         for drafter, connected in self._connected.items():
-            if connected.owes_since_s is not None and now_s - connected.owes_since_s > _SILENT_S:
-                connected.is_silent = True
-                self.roster.observe_step(drafter, num_sequences=1, elapsed_s=now_s - connected.owes_since_s)
-                connected.owes_since_s = now_s
+            if connected.has_gone_silent(now_s):
+                self._pause(drafter, connected, now_s)
+            elif connected.paused_until_s is not None and now_s >= connected.paused_until_s:
+                connected.paused_until_s = None
+                self.roster.resume(drafter)
             if connected.orders:
-                if connected.owes_since_s is None and connected.must_answer:
-                    connected.owes_since_s = now_s
+                connected.told(now_s)
                 orders, connected.orders = connected.orders, DrafterOrders()
                 connected.link.send(orders)
 
     # Inside
+
+    def _pause(self, drafter: DrafterId, connected: _Connected, now_s: float) -> None:
+        connected.is_silent = True
+        connected.silence_s, connected.reading_s = 0.0, max(connected.reads_until_s - now_s, 0.0)
+        connected.owes_since_s = dict.fromkeys(connected.owes_since_s, now_s)
+        if connected.paused_until_s is None:
+            connected.paused_until_s = now_s + connected.pause_s
+            connected.pause_s = min(2.0 * connected.pause_s, _LONGEST_PAUSE_S)
+            self.roster.pause(drafter)
+
+    def _let_go(self, sequence: RoutedSequence) -> None:
+        """It has become too long for some drafters, which could say nothing about it: they are none of its any more."""
+        for drafter in sequence.drafting.members & self._connected.keys():
+            if sequence.position + sequence.max_depth >= self._connected[drafter].offer.max_context:
+                sequence.drafting.leave(drafter)
 
     def _listen(self, sequence: RoutedSequence) -> None:
         """A verdict has come: whose nodes below it are there already, and who has to find some first."""
@@ -312,7 +375,7 @@ class DrafterPool:
         return self._order[DrafterId(entry)] if entry is not None else len(self._order), drafter
 
     def _first(self, sequence: RoutedSequence) -> tuple[DrafterId, ...]:
-        able = sorted(sequence.drafting.members & self._connected.keys(), key=self._rank)
+        able = sorted(sequence.drafting.members & self._connected.keys(), key=lambda each: self._connected[each].rank)
         return tuple(able[: sequence.parts.max_drafters])
 
     def _choose_fusion(self, sequence: RoutedSequence, round_s: float) -> bool:
@@ -332,6 +395,14 @@ class DrafterPool:
             sequence.steps = None
         return (sequence.steps is None) is not (before is None)
 
+    def _heard(self, sequence: RoutedSequence) -> list[DrafterId]:
+        """Those of its drafters that are waited for."""
+        return [
+            drafter
+            for drafter in sequence.drafting.drafters
+            if (connected := self._connected.get(drafter)) is not None and not connected.is_silent
+        ]
+
     def _step(self, sequence: RoutedSequence) -> None:
         """All have answered about one place: on to the next, or that was all."""
         assert sequence.steps is not None, "asked only of those that step together"
@@ -339,7 +410,7 @@ class DrafterPool:
         if not sequence.steps.advance(sequence.drafting.tree, max_depth=sequence.max_depth):
             sequence.finished_drafters.update(drafters)
             return
-        sequence.steps.begin(drafters)
+        sequence.steps.begin(self._heard(sequence))
         sequence.asked_s = self.clock.now_s()
         for drafter in drafters:
             if (connected := self._connected.get(drafter)) is not None and sequence.id in connected.following:
@@ -369,12 +440,14 @@ class DrafterPool:
     def _tell(self, sequence: RoutedSequence, followers: Collection[DrafterId] = (), *, renews: bool = False) -> None:
         """Opens the sequence where it has become someone's, closes it where it no longer is."""
         role_of = {drafter: connected.following.get(sequence.id) for drafter, connected in self._connected.items()}
-        drafting_before = {drafter for drafter, drafts in role_of.items() if drafts}
+        drafting_before, now_s = {drafter for drafter, drafts in role_of.items() if drafts}, self.clock.now_s()
         if sequence.steps is not None and drafting_before != set(sequence.drafting.drafters):
-            sequence.steps.begin(sequence.drafting.drafters)
+            sequence.steps.begin(self._heard(sequence))
             renews = True
         for drafter, connected in self._connected.items():
             drafts, before = drafter in sequence.drafting.drafters, connected.following.get(sequence.id)
+            if not drafts:
+                connected.let_off(sequence.id, now_s)
             if not drafts and drafter not in followers:
                 if before is not None:
                     del connected.following[sequence.id]
@@ -397,6 +470,7 @@ class DrafterPool:
     def _close(self, sequence: RoutedSequence) -> None:
         for connected in self._connected.values():
             connected.unjudged.pop(sequence.id, None)
+            connected.let_off(sequence.id, self.clock.now_s())
             if connected.following.pop(sequence.id, None) is not None:
                 connected.orders.end(sequence.id)
 

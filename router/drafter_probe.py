@@ -75,7 +75,7 @@ class DrafterProbes:
             num_prompt=len(tokens),
             max_tokens=_NUM_TOKENS,
             sampling=SamplingParams(),
-            parts=MODES["vanilla"],
+            parts=MODES["vanilla"].without("pricing"),
             max_draft=_MAX_DRAFT,
             drafting=self._scheduler.roster.open(_PROBER, tokens, temperature=0.0, allowed=allowed),
             output=output,

@@ -36,11 +36,12 @@ class Manners:
         go on. Whether their manner is another from now on."""
         now_s, since_s = self.clock.now_s(), self._since_s
         self._since_s = now_s if running else None
-        if self.is_priced and self._probed and since_s is not None:
+        # Where all were cancelled meanwhile, the round was for nobody.
+        if self.is_priced and self._probed and since_s is not None and ran:
             plain_s = self._plain_s(ran, num_tokens, planned.num_prompt_rows)
             for parts, sequences in _by_parts(ran).items():
                 # Those that were not told yet went on as before.
-                if all(sequence.manner is self._now(parts) for sequence in sequences):
+                if self._is_told(parts, sequences):
                     self.choice.observe(
                         parts,
                         parts.manners,
@@ -49,7 +50,7 @@ class Manners:
                         plain_s=plain_s,
                         elapsed_s=now_s - since_s,
                     )
-        return any(sequence.manner is not self._now(sequence.parts) for sequence in running)
+        return any(not self._is_told(parts, sequences) for parts, sequences in _by_parts(running).items())
 
     def say(self, running: Collection[RoutedSequence]) -> bool:
         """Tells each sequence its manner; whether that is news for any."""
@@ -60,6 +61,10 @@ class Manners:
                 is_news |= sequence.manner is not manner
                 sequence.manner = manner
         return is_news
+
+    def _is_told(self, parts: ModeParts, sequences: Collection[RoutedSequence]) -> bool:
+        manner = self._now(parts)
+        return all(sequence.manner is manner for sequence in sequences)
 
     def _now(self, parts: ModeParts) -> Manner:
         return self.choice.now(parts, parts.manners)

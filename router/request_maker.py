@@ -9,7 +9,7 @@ from contracts.sampling import MAX_SEED
 from contracts.types import DrafterId, RequestId, SequenceId
 from router.admission import Admission, Understood
 from router.answer import Answer
-from router.modes import mode_parts
+from router.modes import ModeParts, mode_parts
 from router.request import Choice, Request
 from router.scheduler import Scheduler
 from router.sequence import RoutedSequence
@@ -43,6 +43,11 @@ class RequestMaker:
             began_s=began_s,
         )
 
+    def _parts(self, mode: str) -> ModeParts:
+        """Where drafting is not priced as a whole, its nodes are not either: drafters are to be seen at work."""
+        parts = mode_parts(mode)
+        return parts if self._scheduler.manners.is_priced else parts.without("pricing").without("budget")
+
     def _choice(self, understood: Understood, committed: Sequence[int], seed: int) -> Choice:
         text, offer, limits = self._admission.text, self._admission.offer, self._admission.limits
         assert text is not None, "checked on admission"
@@ -59,7 +64,7 @@ class RequestMaker:
             num_prompt=len(prompt),
             max_tokens=asked.stop.max_tokens,
             sampling=sampling,
-            parts=mode_parts(asked.speculation.mode or limits.mode),
+            parts=self._parts(asked.speculation.mode or limits.mode),
             max_draft=asked.speculation.max_draft or limits.max_draft,
             drafting=self._scheduler.roster.open(
                 asked.tenant, tokens, temperature=sampling.temperature, num_prompt=len(prompt), allowed=allowed

@@ -25,7 +25,10 @@ __all__ = ["WORTHLESS", "PlannedRound", "RoundMaker"]
 _PATIENCE_S = 0.5  # how long a sequence that waits for its drafter waits at most
 _SOON_S = 0.0003  # when a draft is due that is late already
 WORTHLESS = 0.02  # accepted tokens for which nobody waits
-_CHUNK_ROWS = 128  # of prompts in a round that others decode in: their next token should not come much later
+_CHUNK_ROWS = (
+    128  # of prompts in a round that others decode in, at least: more where their next token comes hardly later
+)
+_HARDLY = 1.25  # times as late as without more rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +76,21 @@ class RoundMaker:
         """What a round of one row costs: the time that drafting can hide behind."""
         return self.cost.cost_s(1, 1) if self.cost else 0.02
 
+    def goes_without(self, sequence: RoutedSequence) -> bool:
+        """Whether a round that it goes into now has stopped waiting for its drafters. Before its last token nobody
+        waits for them."""
+        may_wait = sequence.is_decoding and sequence.num_left > 1
+        return may_wait and sequence.awaits_drafts and not self._is_patient(sequence)
+
     # Inside
 
     def _is_held(self, sequence: RoutedSequence) -> bool:
         """Whether it drafts and verifies in turn, and it is the drafter's turn."""
         drafts_first = not sequence.runs_ahead and sequence.num_left > 1
-        return drafts_first and sequence.awaits_drafts and self.clock.now_s() - sequence.asked_s < _PATIENCE_S
+        return drafts_first and sequence.awaits_drafts and self._is_patient(sequence)
+
+    def _is_patient(self, sequence: RoutedSequence) -> bool:
+        return self.clock.now_s() - sequence.asked_s < _PATIENCE_S
 
     def _until_all_s(self, held: Sequence[RoutedSequence]) -> float:
         """How long until those whose drafters' turn it is should be ready too. Without them a round reads the weights
@@ -125,7 +137,8 @@ class RoundMaker:
 
     def _wait_s(self, sequences: Sequence[RoutedSequence], frontiers: dict[SequenceId, Frontier]) -> float:
         """How long what is due is worth waiting for."""
-        if not self.cost or not any(s.runs_ahead and s.awaits_drafts for s in sequences):
+        awaiting = {s.id for s in sequences if s.runs_ahead and s.awaits_drafts and self._is_patient(s)}
+        if not self.cost or not awaiting:
             return 0.0
         tokens, num_rows, num_context = 0.0, 0, 0
         due: dict[int, list[Due]] = {}
@@ -136,7 +149,7 @@ class RoundMaker:
             tokens += 1.0 + sum(values)
             num_rows += 1 + len(ids)
             num_context += (1 + len(ids)) * s.position
-            if s.runs_ahead and s.awaits_drafts:
+            if s.id in awaiting:
                 for ahead, each in enumerate(self._due(s, ids, now_s)):
                     due.setdefault(ahead, []).append(each)
         return wait_s(
@@ -180,7 +193,7 @@ class RoundMaker:
         """Reads on in these prompts, with how many rows is said."""
         num_rows = 0
         room = self.max_rows - sum(1 + len(item.nodes) for item in items)
-        room = min(room, _CHUNK_ROWS) if is_shared else room
+        room = min(room, self._chunk_rows(items)) if is_shared else room
         for sequence in reading:
             num_pending = len(sequence.tokens) - sequence.num_sent
             if room <= 0:
@@ -197,6 +210,17 @@ class RoundMaker:
                 room = 0
             chosen.append(sequence)
         return num_rows
+
+    def _chunk_rows(self, items: Sequence[RoundItem]) -> int:
+        """How many rows of prompts may share a round with these."""
+        chunk = _CHUNK_ROWS
+        if self.cost:
+            num_rows = chunk + sum(1 + len(item.nodes) for item in items)
+            context = num_rows * max(item.position for item in items)
+            most_s = _HARDLY * self.cost.cost_s(num_rows, context)
+            while chunk < self.max_rows and self.cost.cost_s(num_rows + chunk, context) <= most_s:
+                chunk, num_rows = 2 * chunk, num_rows + chunk
+        return chunk
 
     def _item(self, sequence: RoutedSequence, frontier: Frontier, num_pending: int | None) -> RoundItem:
         masks: tuple[bytes, ...] = ()

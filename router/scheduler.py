@@ -113,6 +113,7 @@ class Scheduler:
     def verifier_left(self) -> None:
         """It is gone: what runs waits for the next, and keeps its committed tokens."""
         self.verifier, self._orders = None, VerifierOrders()
+        self.answer_times.interrupted()
         for sequence in self.running.values():
             self._restart(sequence)
 
@@ -246,7 +247,7 @@ class Scheduler:
         self.figures.draft_wait_s.observe(0.0 if verifier.waits_s is None else now_s - verifier.waits_s)
         verifier.waits_s = None
         for sequence in planned.sequences:
-            if sequence.is_decoding and not sequence.runs_ahead and sequence.awaits_drafts:
+            if verifier.rounds.goes_without(sequence):
                 self.pool.went_without(sequence)
         self._last_round += 1
         self._orders.round = RoundOrder(round=self._last_round, items=planned.items)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from contracts.config.names import NAME_HELP, is_name
 from contracts.errors import InvalidArgument, shown
-from contracts.sampling import SamplingParams
+from contracts.sampling import MAX_NEW_TOKENS, SamplingParams
 from contracts.types import (
     ROOT,
     DrafterId,
@@ -244,7 +244,7 @@ def drafter_offer(hello: fleet_pb2.DrafterHello) -> DrafterOffer:
         capacity=min(hello.capacity, _MAX_CAPACITY),
         step_s=hello.step_s,
         prefill_s_per_token=hello.prefill_s_per_token,
-        max_context=hello.max_context,
+        max_context=hello.max_context or MAX_NEW_TOKENS,  # who says nothing of it has no limit
         device=hello.device,
         remembers=hello.remembers,
     )

@@ -81,6 +81,7 @@ class AsyncGrpcTransport:
         try:
             call = method(request, timeout=timeout_s, metadata=(*self._metadata, *span.headers))
         except grpc.aio.UsageError:
+            span.end()
             raise Cancelled("the client is closed; open another") from None
         try:
             async for answer in call:

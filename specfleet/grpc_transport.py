@@ -50,6 +50,7 @@ class Connection:
         try:
             call: Any = method(request, timeout=timeout_s, metadata=(*self._metadata, *span.headers))
         except ValueError:
+            span.end()
             raise Cancelled("the client is closed; open another") from None
         try:
             answers: Iterator[Any] = call

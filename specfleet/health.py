@@ -26,11 +26,16 @@ READY = "ready"
 
 _SILENT_S = 30.0
 _ANSWER_S = 3.0
-_MAX_CALLS = 8
+_MAX_CALLS = 32
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 1024),
     ("grpc.server_handshake_timeout_ms", 5_000),
+    # Whoever reaches the port may connect and then say nothing, or half of a call, which holds a thread: not for long.
+    ("grpc.max_allowed_incoming_connections", 128),
+    ("grpc.max_connection_idle_ms", 2_000),
+    ("grpc.max_connection_age_ms", 2_000),
+    ("grpc.max_connection_age_grace_ms", 500),
 )
 
 
@@ -70,13 +75,13 @@ class _Face(health_pb2_grpc.HealthServicer):
 
 @contextmanager
 def health_face(address: str | None) -> Iterator[Health]:
-    """How this process is, told at `address` until the block is left, by a thread of its own; None: told to nobody."""
+    """How this process is, told at `address` until the block is left, by threads of its own; None: told to nobody."""
     health = Health()
     if address is None:
         yield health
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="health") as thread:
-        server = grpc.server(thread, options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
+    with ThreadPoolExecutor(_MAX_CALLS, thread_name_prefix="health") as threads:
+        server = grpc.server(threads, options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
         health_pb2_grpc.add_HealthServicer_to_server(_Face(health), server)
         try:
             server.add_insecure_port(address)

@@ -84,10 +84,12 @@ class _Kind:
     num_rounds: int = 0
     trial_left: int = 0
     settling: int = 0
+    changed: int = 0
+    """In which round the manner changed last. Every change has a price, so it stays for as long as a trial lasts."""
 
     def change(self, manner: Manner) -> None:
         if manner is not self.now:
-            self.now, self.settling = manner, _SETTLING
+            self.now, self.settling, self.changed = manner, _SETTLING, self.num_rounds
 
     def sums(self, manner: Manner, at: int) -> _Sums | None:
         """All that is known of a manner, as seen from one octave."""
@@ -161,7 +163,7 @@ class MannerChoice:
             if known.trial_left == 0 or is_worse:
                 known.trial_left = 0
                 self._judge(known, octave, best)
-        elif is_worse:
+        elif is_worse and known.num_rounds >= known.changed + self.trial_rounds:
             self._pause(known, octave, known.now, self.shortest_pause)
             known.change(best)
         else:
@@ -193,9 +195,8 @@ class MannerChoice:
         known.change(best)
 
     def _try_another(self, known: _Kind, octave: _Octave, manners: Sequence[Manner]) -> None:
-        for manner in manners:
-            first = self.shortest_pause if manner is Manner.PLAIN else self.trial_rounds
-            due = octave.due.setdefault(manner, known.num_rounds + first)
+        for manner in reversed(manners):  # plain decoding first: what the probes say of it may be wrong
+            due = octave.due.setdefault(manner, known.num_rounds + self.trial_rounds)
             if manner is not known.now and known.num_rounds >= due:
                 pause = octave.pauses.get(manner, 0)
                 octave.fade(manner, math.exp(-pause / self._old))

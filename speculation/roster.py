@@ -38,6 +38,7 @@ class Member:
 class _Known:
     member: Member
     speed: DrafterSpeed = field(default_factory=DrafterSpeed)
+    is_paused: bool = False
 
 
 class Roster:
@@ -71,6 +72,14 @@ class Roster:
         """A draft step as the drafter reports it; one whose drafter has left is not news."""
         if (known := self._known.get(drafter)) is not None:
             known.speed.observe(num_sequences=num_sequences, elapsed_s=elapsed_s)
+
+    def pause(self, drafter: DrafterId) -> None:
+        """Until it is resumed, sequences are given to others; what was measured of it stays as it is."""
+        self._of(drafter).is_paused = True
+
+    def resume(self, drafter: DrafterId) -> None:
+        """Sequences may be given to it again."""
+        self._of(drafter).is_paused = False
 
     def step_s(self, drafter: DrafterId) -> float:
         """How long one draft step of a member takes just now."""
@@ -152,12 +161,14 @@ class Roster:
         )
 
     def _wish(self, drafting: Drafting) -> SequenceWish:
-        """Agreements in the order of the members; those that may not draft for it are worth nothing to it."""
+        """Agreements in the order of the members; those that may not draft for it now are worth nothing to it."""
         scores, share, able = drafting.scores, drafting.accepted_length.trial_share, drafting.members
         return SequenceWish(
             agreements=[
-                tried_as(scores.score(drafter), scores.num_tokens(drafter), share) if drafter in able else 0.0
-                for drafter in self._known
+                tried_as(scores.score(drafter), scores.num_tokens(drafter), share)
+                if drafter in able and not known.is_paused
+                else 0.0
+                for drafter, known in self._known.items()
             ],
             current=frozenset(drafting.drafters),
             num_tokens=drafting.tree.next_position,

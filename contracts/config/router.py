@@ -35,7 +35,8 @@ class RouterConfig(ConfigModel):
         Literal["priced", "always"],
         Field(
             description="priced: the fleet drafts, in turn with the target or ahead of it, only while that is measured "
-            "to give more tokens a second than plain decoding; always: as the mode says, whatever it costs"
+            "to give more tokens a second than plain decoding; always: as the mode says, and all of it is checked, "
+            "whatever it costs"
         ),
     ] = "priced"
     max_draft: Annotated[

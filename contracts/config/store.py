@@ -52,6 +52,9 @@ class StoreConfig(ConfigModel):
     password_file: Annotated[
         _File | None, Field(description="File with the store's password, so that none is in the URL")
     ] = None
+    sentinel_password_file: Annotated[
+        _File | None, Field(description="File with the password of the Sentinels themselves, where they have one")
+    ] = None
     ca_file: Annotated[_File | None, Field(description="Certificate authority of a store with TLS (PEM)")] = None
     cert_file: Annotated[_File | None, Field(description="The router's own certificate for the store (PEM)")] = None
     key_file: Annotated[_File | None, Field(description="Key of cert_file (PEM)")] = None
@@ -96,11 +99,14 @@ class StoreConfig(ConfigModel):
     def _check_together(self) -> Self:
         """`cert_file` goes with `key_file`, and `ca_file` with a URL that uses TLS. `fsynced` and `num_replicas` need a
         store that can wait for its disk and its replicas, as a Redis Cluster cannot; the embedded one has no replicas.
+        `sentinel_password_file` goes with a URL of Sentinels.
         """
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together; give both or none")
         if self.ca_file is not None and not self.url.startswith("rediss"):
             raise ValueError(f"ca_file is set and url does not use TLS; it must begin with rediss, like {STORE_HELP}")
+        if self.sentinel_password_file is not None and "+sentinel" not in self.url:
+            raise ValueError(f"sentinel_password_file is set and url names no Sentinels; it must be like {STORE_HELP}")
         if "+cluster" in self.url and (self.journal == "fsynced" or self.num_replicas):
             raise ValueError(
                 "journal fsynced and num_replicas cannot be had of a Redis Cluster, which has no way to wait for a "

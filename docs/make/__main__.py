@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from contracts.config.reference import reference
-from docs.make import commands, http, sdk
+from docs.make import commands, grpc, http, sdk
 from docs.make.pictures import living_tree, processes
 from router.http.schemas import ChatRequest, CompletionRequest, GenerationSettings
 
@@ -33,6 +33,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "events": lambda: sdk.exports("specfleet.events"),
     "errors": lambda: sdk.exports("specfleet.errors"),
     "admin": lambda: sdk.exports("specfleet.admin"),
+    "grpc-clients": lambda: grpc.face("inference"),
+    "grpc-operators": lambda: grpc.face("admin"),
+    "grpc-types": lambda: grpc.face("types"),
+    "grpc-errors": grpc.errors,
 }
 """What can be asked for in a page."""
 

@@ -30,7 +30,7 @@ def connect(config: StoreConfig) -> Client:
     settings = _settings(config)
     kind, _, rest = config.url.partition("://")
     if kind.endswith("+sentinel"):
-        return _behind_sentinels(rest, settings)
+        return _behind_sentinels(rest, settings, config.sentinel_password_file)
     if kind.endswith("+cluster"):
         return _cluster(rest, settings)
     client: Redis = Redis.from_url(config.url, **settings)
@@ -76,12 +76,14 @@ def _settings(config: StoreConfig) -> dict[str, Any]:
     return settings
 
 
-def _behind_sentinels(rest: str, settings: dict[str, Any]) -> Redis:
+def _behind_sentinels(rest: str, settings: dict[str, Any], password_file: str | None) -> Redis:
     user, servers, path = _parts(rest)
     name, _, database = path.partition("/")
     sentinels = [_host_and_port(server, _SENTINEL_PORT) for server in servers]
-    # The Sentinels are asked with the same certificates, but have no password of the store's.
+    # The Sentinels are asked with the same certificates, but not with the store's password.
     to_sentinels = {key: value for key, value in settings.items() if key != "password"}
+    if password_file is not None:
+        to_sentinels["password"] = _read("sentinel_password_file", password_file)
     of_store = {**settings, **user, "db": int(database or 0)}
     client: Redis = Sentinel(  # type: ignore[no-untyped-call]  # redis-py says nothing of its arguments
         sentinels, sentinel_kwargs=to_sentinels, **of_store

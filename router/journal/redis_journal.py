@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import RedisCluster
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -201,6 +202,8 @@ class RedisJournal:
             right = "it needs Redis 7.2 or Valkey with appendonly yes, or another store.journal"
             return ConfigError(f"{where} {wanted} cannot be had: {_said(error)}; {right}")
         right = "it must lead to a Redis or Valkey that runs"
+        if isinstance(error, MasterNotFoundError):
+            right = "its Sentinels must know a master of this name that runs; store.sentinel_password_file is theirs"
         return StoreLost(f"{where} no store answers: {_said(error)}; {right}", retry_after_s=1.0)
 
     def _lost(self, error: Exception) -> StoreLost | LeaseLost:
@@ -210,5 +213,5 @@ class RedisJournal:
 
 
 def _said(error: Exception) -> str:
-    text = str(error).rstrip(".")
+    text = str(error).partition(" : <")[0].rstrip(".")
     return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}..."

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from specfleet import health
+from tests.helm.root_folder import stages
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text(encoding="utf-8")
@@ -90,6 +91,17 @@ def test_the_image_gets_every_room_that_runs() -> None:
     assert "*" in ignore
     assert {line[1:] for line in ignore if line.startswith("!")} == copied()
     assert all((CHECKOUT / name).exists() for name in copied())
+
+
+def test_its_steps_can_be_done_one_by_one() -> None:
+    """What `tests.helm.root_folder` builds is this Dockerfile, no instruction left out."""
+    build, cpu, cuda = stages(DOCKERFILE)
+    assert (build.name, cpu.name, cuda.name) == ("build", "cpu", "cuda")
+    assert cuda.above == cpu.name
+    assert {step.kind for step in cuda.steps} == {"ENV"}, "the image with CUDA has no files of its own"
+    assert {step.text for step in cpu.steps if step.kind == "USER"} == {"10001:10001"}
+    with pytest.raises(ValueError, match="the Dockerfile says ADD"):
+        stages(DOCKERFILE + "ADD a b\n")
 
 
 def test_the_chart_runs_what_the_image_holds() -> None:

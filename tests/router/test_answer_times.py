@@ -67,3 +67,7 @@ def test_time_between_rounds_counts_while_the_fleet_is_at_work() -> None:
     clock.advance(1000.0)
     pace.round_ended(ROUND_S, goes_on=True)
     assert 1.8 <= expected_s(pace, 0) / before_s <= 2.1, "nobody was there"
+    pace.interrupted()
+    clock.advance(1000.0)
+    pace.round_ended(ROUND_S, goes_on=True)
+    assert 1.8 <= expected_s(pace, 0) / before_s <= 2.1, "the target was not there"

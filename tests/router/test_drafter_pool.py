@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from types import MappingProxyType
 
 import pytest
 
@@ -15,6 +17,7 @@ from router.orders import Draft, DrafterOffer, DrafterOrders, Drafts, Evidence
 from router.sequence import RoutedSequence
 from speculation.drafting import Drafting
 from speculation.fusion import FusionKind
+from speculation.manner import Manner
 from speculation.roster import Roster
 from tests.router.rig import Collected
 
@@ -25,7 +28,14 @@ GENERAL, EXPERT, LOOKUP = DrafterId("general"), DrafterId("expert"), DrafterId("
 class Heard:
     """What one drafter was told; and what it is to do for the only sequence: None where it does not have it."""
 
-    def __init__(self, name: DrafterId, *, has_logits: bool = True) -> None:
+    def __init__(
+        self,
+        name: DrafterId,
+        *,
+        has_logits: bool = True,
+        prefill_s_per_token: float = 0.0,
+        max_context: int = 512,
+    ) -> None:
         self.offer = DrafterOffer(
             drafter=name,
             kind="model",
@@ -34,8 +44,8 @@ class Heard:
             num_logprobs=0,
             capacity=8,
             step_s=0.001,
-            prefill_s_per_token=0.0,
-            max_context=512,
+            prefill_s_per_token=prefill_s_per_token,
+            max_context=max_context,
             device="cpu",
         )
         self.num_wanted: int | None = None
@@ -57,11 +67,25 @@ class Heard:
 
 class Scene:
     def __init__(
-        self, mode: str = "fleet", names: Sequence[DrafterId] = (GENERAL, EXPERT), fusion: FusionKind | None = None
+        self,
+        mode: str = "fleet",
+        names: Sequence[DrafterId] = (GENERAL, EXPERT),
+        fusion: FusionKind | None = None,
+        *,
+        prefill_s_per_token: float = 0.0,
+        max_context: Mapping[DrafterId, int] = MappingProxyType({}),
     ) -> None:
         self.roster = Roster()
         self.pool = DrafterPool(self.roster, VirtualClock(), order=[GENERAL], fusion=fusion)
-        self.heard = {name: Heard(name, has_logits=name != LOOKUP) for name in names}
+        self.heard = {
+            name: Heard(
+                name,
+                has_logits=name != LOOKUP,
+                prefill_s_per_token=prefill_s_per_token,
+                max_context=max_context.get(name, 512),
+            )
+            for name in names
+        }
         self.sequence = RoutedSequence(
             id=SequenceId("1"),
             tenant=TENANT,
@@ -202,6 +226,83 @@ def test_drafters_that_step_together_take_the_same_token_next(monkeypatch: pytes
     scene.pool.decided(scene.sequence, verdict)
     scene.pool.flush()
     assert scene.heard[GENERAL].asked == (8,)
+
+
+def lone(*, prefill_s_per_token: float = 0.0) -> tuple[Scene, VirtualClock]:
+    """A drafter without a model that works for the only sequence, and reports no steps."""
+    scene = Scene(names=[LOOKUP], prefill_s_per_token=prefill_s_per_token)
+    clock = scene.pool.clock
+    assert isinstance(clock, VirtualClock)
+    assert scene.sequence.drafting.drafters == (LOOKUP,)
+    return scene, clock
+
+
+def is_given_work(scene: Scene) -> bool:
+    scene.route()
+    return scene.sequence.drafting.drafters == (LOOKUP,)
+
+
+def says_nothing_new(scene: Scene) -> None:
+    scene.pool.take(LOOKUP, Drafts(drafts=(), steps=(), began_s=0.0, ended_s=0.0), {})
+
+
+def test_nobody_is_blamed_for_what_was_taken_back_before_it_could_answer() -> None:
+    scene, clock = lone()
+    scene.pool.end(scene.sequence)  # cancelled
+    scene.pool.flush()
+    clock.advance(600.0)
+    scene.pool.flush()
+    assert is_given_work(scene)
+    scene.sequence.manner = Manner.PLAIN  # drafting does not pay at present
+    scene.route()
+    for _ in range(60):
+        clock.advance(1.0)
+        scene.pool.flush()
+    scene.sequence.manner = Manner.AHEAD
+    assert is_given_work(scene)
+    assert scene.sequence.awaits_drafts
+
+
+def test_who_was_silent_and_speaks_is_as_good_as_before() -> None:
+    scene, clock = lone()
+    clock.advance(1.5)
+    scene.pool.flush()
+    assert not is_given_work(scene)
+    says_nothing_new(scene)
+    assert is_given_work(scene)
+
+
+def test_who_is_silent_is_tried_again_after_pauses_that_double() -> None:
+    scene, clock = lone()
+    tried: list[int] = []
+    for second in range(200):
+        clock.advance(1.01)
+        scene.pool.flush()
+        had = scene.sequence.drafting.drafters
+        if is_given_work(scene) and not had:
+            tried.append(second)
+            assert not scene.sequence.awaits_drafts, "nobody waits for it before it has spoken"
+    pauses = [later - sooner for sooner, later in pairwise(tried)]
+    assert len(pauses) >= 2
+    assert all(later > 1.5 * sooner for sooner, later in pairwise(pauses))
+
+
+@pytest.mark.parametrize("short", [GENERAL, EXPERT])
+def test_who_cannot_hold_a_sequence_does_not_get_it(short: DrafterId) -> None:
+    scene = Scene(max_context={short: 15})
+    (drafter,) = scene.sequence.drafting.drafters
+    assert drafter != short
+    assert scene.heard[short].num_wanted is None, "nor does it follow"
+
+
+def test_whoever_reads_a_long_prompt_is_not_silent() -> None:
+    scene, clock = lone(prefill_s_per_token=0.5)  # of ten tokens
+    clock.advance(6.0)
+    scene.pool.flush()
+    assert is_given_work(scene)
+    clock.advance(6.0)
+    scene.pool.flush()
+    assert not is_given_work(scene)
 
 
 def test_a_draft_of_a_drafter_that_only_follows_is_taken_all_the_same() -> None:

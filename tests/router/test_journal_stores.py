@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -21,6 +22,7 @@ from router.request_key import RequestKey
 from specfleet.cli.authority import Authority
 from tests.router.valkey import DEADLINE_S, Valkey, free_port, valkey
 
+Answer = TypeVar("Answer")
 NAMES = [RequestKey(TenantId("{t}"), RequestId(name)) for name in ("a", "b", "{c}")]
 
 
@@ -103,14 +105,102 @@ def test_a_cluster_keeps_a_journal(tmp_path: Path) -> None:
 def test_a_master_behind_sentinels_keeps_a_journal(tmp_path: Path) -> None:
     port, watched = free_port(), free_port()
     file = f"sentinel monitor boss 127.0.0.1 {watched} 1\nsentinel auth-pass boss hidden\n"
+    theirs = tmp_path / "password"
+    theirs.write_text("secretive\n")
+    with valkey(tmp_path / "master", {"port": str(watched), "requirepass": "hidden"}):
+        url = f"redis+sentinel://:hidden@127.0.0.1:{port}"
+        with valkey(tmp_path / "sentinel", {"port": str(port)}, file):
+            asyncio.run(keeps_a_journal(StoreConfig(url=f"{url}/boss/0")))
+            with pytest.raises(StoreLost, match="no store answers"):
+                check(StoreConfig(url=f"{url}/nobody/0"))
+        with valkey(tmp_path / "closed", {"port": str(port), "requirepass": "secretive"}, file):
+            check(StoreConfig(url=f"{url}/boss/0", sentinel_password_file=str(theirs)))
+            with pytest.raises(StoreLost, match=r"No master found for 'boss'; .*store\.sentinel_password_file"):
+                check(StoreConfig(url=f"{url}/boss/0"))
+
+
+def test_a_master_that_is_lost_is_followed_to_its_replica(tmp_path: Path) -> None:
+    port, watched, successor = free_port(), free_port(), free_port()
+    file = (
+        f"sentinel monitor boss 127.0.0.1 {watched} 1\n"
+        "sentinel down-after-milliseconds boss 1000\n"
+        "sentinel failover-timeout boss 2000\n"
+    )
+    of_replica = {"port": str(successor), "replicaof": f"127.0.0.1 {watched}"}
     with (
-        valkey(tmp_path / "master", {"port": str(watched), "requirepass": "hidden"}),
-        valkey(tmp_path / "sentinel", {"port": str(port)}, file),
+        valkey(tmp_path / "master", {"port": str(watched)}) as master,
+        valkey(tmp_path / "replica", of_replica) as replica,
+        replica.client() as client,
     ):
-        config = StoreConfig(url=f"redis+sentinel://:hidden@127.0.0.1:{port}/boss/0")
-        asyncio.run(keeps_a_journal(config))
-        with pytest.raises(StoreLost, match="no store answers"):
-            check(StoreConfig(url=f"redis+sentinel://:hidden@127.0.0.1:{port}/nobody/0"))
+        wait_for(lambda: client.info("replication")["master_link_status"] == "up")
+        with valkey(tmp_path / "sentinel", {"port": str(port)}, file) as sentinel, sentinel.client() as watcher:
+            wait_for(lambda: len(watcher.execute_command("SENTINEL", "REPLICAS", "boss")) == 1)
+            config = StoreConfig(url=f"redis+sentinel://127.0.0.1:{port}/boss/0")
+            asyncio.run(goes_on_without(master, replica, config))
+
+
+def test_a_node_of_a_cluster_that_is_lost_is_followed_to_its_replica(tmp_path: Path) -> None:
+    """Three masters, which is how many it takes to agree that one is dead, and a replica of the one with our keys."""
+    with contextlib.ExitStack() as stack:
+        nodes: list[Valkey] = []
+        ports = [free_port() for _ in range(4)]
+        for port in ports:
+            settings = {
+                "port": str(port),
+                "cluster-enabled": "yes",
+                "cluster-port": str(free_port()),
+                "cluster-node-timeout": "500",
+                "cluster-replica-validity-factor": "0",
+            }
+            nodes.append(stack.enter_context(valkey(tmp_path / str(port), settings)))
+        clients = [stack.enter_context(node.client()) for node in nodes]
+        for client, (first, last) in zip(clients, ((0, 5460), (5461, 10922), (10923, 16383)), strict=False):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for node, port in zip(nodes[1:], ports[1:], strict=True):
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, node.settings["cluster-port"])
+        slot = int(clients[0].execute_command("CLUSTER", "KEYSLOT", "{specfleet:default}"))
+        ours = slot // 5461
+        name = bytes(clients[ours].execute_command("CLUSTER", "MYID")).decode()
+        wait_for(lambda: all(bytes(client.execute_command("CLUSTER", "NODES")).count(b"\n") == 4 for client in clients))
+        clients[3].execute_command("CLUSTER", "REPLICATE", name)
+        wait_for(lambda: clients[3].info("replication").get("master_link_status") == "up")
+        wait_for(lambda: all(b"state:ok" in bytes(client.execute_command("CLUSTER", "INFO")) for client in clients))
+        # It tries the nodes one by one, and that one of them is dead does not keep it from the others.
+        url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        asyncio.run(goes_on_without(nodes[ours], nodes[3], StoreConfig(url=url)))
+
+
+async def goes_on_without(master: Valkey, replica: Valkey, config: StoreConfig) -> None:
+    """The store is away for a while, and then there again with all that its replica had, and takes what comes."""
+    journal = RedisJournal(config)
+    try:
+        await until_served(journal.check)
+        owner = await begun(journal, NAMES[0])
+        assert await journal.append(owner, [Entry(request=NAMES[0], num_before=1, records=(b"more",))]) == []
+        wait_for(lambda: offset_of(replica) >= offset_of(master))
+        master.kill()
+        assert await until_served(lambda: journal.renew(owner)) == Lease(owner, 1)
+        assert await journal.read(NAMES[0]) == [b"first", b"more"]
+        assert await journal.append(owner, [Entry(request=NAMES[0], num_before=2, records=(b"end",))]) == []
+        assert await journal.read(NAMES[0]) == [b"first", b"more", b"end"]
+    finally:
+        await journal.close()
+
+
+async def until_served(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return await ask()
+        except StoreLost:
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.05)
+
+
+def offset_of(server: Valkey) -> int:
+    """How much it has of what was ever written."""
+    with server.client() as client:
+        return int(client.info("replication")["master_repl_offset"])
 
 
 async def keeps_a_journal(config: StoreConfig) -> None:

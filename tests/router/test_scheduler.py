@@ -196,6 +196,33 @@ def test_a_drafter_that_falls_silent_is_waited_for_once(model: Model) -> None:
     assert took_s["vanilla"] - took_s["off"] < 0.6, "half a second, and that for all of them together"
 
 
+def test_who_steps_together_with_someone_silent_goes_on_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = random_tokens(random.Random(3), 12)
+    text = plain(model, prompt, SAMPLINGS[0], 60)
+    whole = [*prompt, *text]
+    fleet = Fleet(model.engine(), fusion=FusionKind.EVERY_STEP)
+    monkeypatch.setattr(fleet.scheduler.roster, "assign", everyone)
+    fleet.add(MuteDrafter(GarbageDrafter("mute", 0), "mute"))
+    fleet.add(InlineDrafter(GarbageDrafter("knows", 0, lambda so_far: whole[len(so_far) :]), "knows"))
+    output = fleet.submit("1", prompt, SAMPLINGS[0], mode="fleet-run_ahead", max_tokens=60)
+    fleet.run()
+    assert output.tokens == text
+    took_s = fleet.clock.now_s()
+    assert took_s < 0.6 + 60 * 0.05, f"it took {took_s:.1f} s: whoever is silent is waited for once"
+
+
+def test_of_the_last_token_nobody_waits_for_drafts(model: Model) -> None:
+    fleet = Fleet(model.engine())
+    fleet.add(InlineDrafter(GarbageDrafter("honest", 0), "honest"))
+    pool = fleet.scheduler.pool
+    blamed: list[SequenceId] = []
+    pool.went_without = lambda sequence: blamed.append(sequence.id)  # type: ignore[method-assign]
+    for number in range(4):
+        fleet.submit(str(number), [1, 2, 3], SAMPLINGS[0], mode="vanilla", max_tokens=6)
+        fleet.run()
+    assert not blamed
+
+
 class Boaster(MuteDrafter):
     """And it says that it is the fastest of all."""
 
@@ -218,6 +245,20 @@ def test_who_boasts_and_says_nothing_does_not_keep_sequences_from_others(model: 
         fleet.run()
         assert output.tokens == truths[tuple(prompt)][len(prompt) :]
     assert sum(drafter == "knows" for drafter in output.guessed_by) > 30
+
+
+@pytest.mark.parametrize("mode", ["pearl", "fleet"])
+def test_who_boasts_and_says_nothing_is_waited_for_once(model: Model, mode: str) -> None:
+    prompt = random_tokens(random.Random(3), 12)
+    took_s: dict[str, float] = {}
+    for each in ("off", mode):
+        fleet = Fleet(model.engine())
+        fleet.add(Boaster(GarbageDrafter("boaster", 0), "boaster"))
+        output = fleet.submit("1", prompt, SAMPLINGS[0], mode=each, max_tokens=60)
+        fleet.run()
+        assert output.tokens == plain(model, prompt, SAMPLINGS[0], 60)
+        took_s[each] = fleet.clock.now_s()
+    assert took_s[mode] - took_s["off"] < 0.6
 
 
 def test_drafters_come_and_go_and_the_verifier_is_lost(model: Model) -> None:
@@ -265,6 +306,21 @@ def test_a_cancelled_sequence_leaves_nothing(model: Model) -> None:
     fleet.settle()
     assert engine.num_free_blocks == num_free
     assert not fleet.scheduler.running
+
+
+def test_all_may_be_cancelled_while_a_round_is_out(model: Model) -> None:
+    fleet = Fleet(model.engine(), is_priced=True)
+    fleet.submit("1", [1, 2, 3], SAMPLINGS[0], mode="fleet", max_tokens=MAX_TOKENS)
+    scheduler = fleet.scheduler
+    while scheduler.figures.num_rounds < 3 or scheduler.is_idle:
+        scheduler.tick()
+        fleet._one_event()
+    scheduler.cancel(SequenceId("1"))
+    fleet.settle()
+    after = fleet.submit("2", [1, 2, 3], SAMPLINGS[0], mode="fleet", max_tokens=MAX_TOKENS)
+    fleet.outputs.pop(SequenceId("1"))
+    fleet.run()
+    assert after.tokens == plain(model, [1, 2, 3], SAMPLINGS[0])
 
 
 def test_more_than_the_cache_holds_takes_turns(model: Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -24,8 +26,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
 
 
-def test_keys_and_private_keys_are_in_no_process_list_and_in_no_log(ours: Path, tmp_path: Path) -> None:
-    """A router, a client of it by the SDK and one by the command line; with right keys and wrong ones."""
+def test_keys_and_private_keys_are_in_no_process_list_no_log_and_no_metric(ours: Path, tmp_path: Path) -> None:
+    """A router, a client of it by the SDK, by HTTP and one by the command line; with right keys and wrong ones."""
     keys = tmp_path / "keys.json"
     right = CliRunner().invoke(app, ["keys", "add", str(keys), "ops", "--role", "admin"]).stdout.strip()
     private = (ours / "router" / "tls.key").read_text().splitlines()[1]
@@ -42,6 +44,16 @@ def test_keys_and_private_keys_are_in_no_process_list_and_in_no_log(ours: Path, 
             seen.append(str(refused.value))
         with Admin(address, tls=ours / "client", api_key=right, timeout_s=DEADLINE_S) as admin:
             seen.append(str(admin.status()))
+        http = re.search(r"HTTP on (127\.0\.0\.1:\d+)", log.read_text())
+        assert http is not None, log.read_text()
+        trusted = ssl.create_default_context(cafile=str(ours / "client" / "ca.crt"))
+        with httpx.Client(base_url=f"https://{http[1]}", verify=trusted, timeout=DEADLINE_S) as web:
+            for key in (right, wrong):
+                web.get(f"/{right}?key={wrong}")  # whoever puts it there is told so, but nobody else
+                for path in ("/metrics", "/v1/models"):
+                    answer = web.get(path, headers={"authorization": f"Bearer {key}"})
+                    seen.append(answer.text + str(answer.headers))
+            assert "specfleet_" in web.get("/metrics", headers={"authorization": f"Bearer {right}"}).text
         for found in _command(address, ours, {"SPECFLEET_API_KEY": right}):
             seen.append(found)
         (file := tmp_path / "key").write_text(f"{wrong}\n")
@@ -51,6 +63,7 @@ def test_keys_and_private_keys_are_in_no_process_list_and_in_no_log(ours: Path, 
         process.wait(DEADLINE_S)
         seen.append(log.read_text())
     assert "router serves gRPC" in seen[-1]
+    assert '"process": "router"' in seen[-1], "as programs read it"
     assert any("-m router" in text for text in seen), "the process list is what it seems"
     for text in seen:
         assert not [secret for secret in secrets if secret in text]
@@ -79,7 +92,11 @@ def _router(folder: Path, security: str) -> Iterator[tuple[int, Path, subprocess
     file.write_text(f"engine: {{model: m}}\nstore: {{url: memory}}\n{router}\n{security}\n")
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "router", "--config", str(file)], cwd=CHECKOUT, stdout=out, stderr=out
+            [sys.executable, "-u", "-m", "router", "--config", str(file)],
+            cwd=CHECKOUT,
+            env={**os.environ, "SPECFLEET_LOG": "json"},
+            stdout=out,
+            stderr=out,
         )
     try:
         deadline_s = time.monotonic() + DEADLINE_S

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -28,13 +31,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("tenants") / "tiny", "llama")
 
 
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that takes its time to read a prompt."""
+    folder = tmp_path_factory.mktemp("tenants") / "slow"
+    return write_checkpoint(folder, "llama", hidden_size=256, intermediate_size=1024)
+
+
 @pytest.fixture
 def play(model: Path, ours: Path, tmp_path: Path) -> Callable[..., None]:
     """Runs a scene with a fleet of tenants and their limits."""
 
-    def run(scene: Callable[[SecureFleet], Awaitable[None]], tenants: Mapping[str, Limits], **settings: Any) -> None:
+    def run(
+        scene: Callable[[SecureFleet], Awaitable[None]],
+        tenants: Mapping[str, Limits],
+        target: Path = model,
+        **settings: Any,
+    ) -> None:
         async def scenes() -> None:
-            async with secure_fleet(model, ours, tmp_path / "keys.json", tenants, **settings) as fleet:
+            async with secure_fleet(target, ours, tmp_path / "keys.json", tenants, **settings) as fleet:
                 await scene(fleet)
 
         asyncio.run(scenes())
@@ -42,10 +57,11 @@ def play(model: Path, ours: Path, tmp_path: Path) -> Callable[..., None]:
     return run
 
 
+NUM_GUESSES = 12
 TWO = {"acme": Limits(), "spy": Limits()}
 
 
-async def ask(client: AsyncClient, prompt: str = SECRET, **options: Any) -> Completion:
+async def ask(client: AsyncClient, prompt: str | Sequence[int] = SECRET, **options: Any) -> Completion:
     return await client.complete(prompt, **{**ASKED, **options})
 
 
@@ -80,6 +96,38 @@ def test_no_tenant_sees_anothers_text_by_caches_drafts_or_ids(play: Callable[...
             assert expertise(TenantId("acme")) is not expertise(TenantId("spy"))
 
     play(scene, {**TWO, "guesser": Limits()})
+
+
+def test_no_tenant_learns_anothers_text_by_timing_what_a_cache_would_save(
+    slow: Path, play: Callable[..., None]
+) -> None:
+    """A spy guesses what another tenant has just asked, and times its guesses against texts that nobody has asked. The
+    same with a tenant's own texts shows that there is something to be timed."""
+    chance = random.Random(0)
+    took_s: dict[tuple[str, bool], list[float]] = {
+        (tenant, is_right): [] for tenant in TWO for is_right in (True, False)
+    }
+
+    async def scene(fleet: SecureFleet) -> None:
+        async with fleet.client("acme") as acme, fleet.client("spy") as spy:
+            for index in range(NUM_GUESSES):
+                text = a_text(chance)
+                await ask(acme, text, max_tokens=1, mode="off")
+                for tenant, client in (("spy", spy), ("acme", acme)):
+                    for is_right in (True, False) if index % 2 else (False, True):
+                        guess = text if is_right else a_text(chance)
+                        began_s = time.perf_counter()
+                        await ask(client, guess, max_tokens=1, mode="off")
+                        took_s[tenant, is_right].append(time.perf_counter() - began_s)
+
+    play(scene, TWO, slow)
+    gain_s = {tenant: median(took_s[tenant, False]) - median(took_s[tenant, True]) for tenant in TWO}
+    assert gain_s["acme"] > 0.3 * median(took_s["acme", False]), f"one's own cache can be timed: {gain_s}"
+    assert gain_s["spy"] < 0.3 * gain_s["acme"], f"another's cannot: {gain_s}"
+
+
+def a_text(chance: random.Random) -> list[int]:
+    return [chance.randrange(8, 100) for _ in range(480)]
 
 
 def test_a_key_is_asked_for_on_both_faces_and_a_revoked_one_is_of_no_use(play: Callable[..., None]) -> None:

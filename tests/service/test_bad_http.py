@@ -81,6 +81,15 @@ COMPLETIONS = [
     (b'{"prompt": "a", "\\udfff": 1}', "unicode"),
     (b'{"prompt": "a", "stop": ["\\ud800"]}', "stop is"),
     (b'{"prompt": "a", "speculation": {"max_draft": 0}}', "max_draft"),
+    # What would be right is said, in the words of the house and not of a library.
+    (b"{}", "prompt is missing; it must be a text"),
+    (b"[]", 'the body is []; it must be an object such as {"prompt": "hello"'),
+    (b'{"prompt": "a", "max_token": 3}', "did you mean max_tokens?"),
+    (b'{"prompt": [true]}', "it must be a text, a list of token ids, or a list of one text"),
+    (b'{"prompt": "a", "echo": true}', "echo is true; it must be false or null"),
+    (b'{"prompt": "a", "stream": "yes"}', "stream is 'yes'; it must be true or false or null"),
+    (b'{"prompt": "a", "stream_options": {"a": 1}}', "keys of stream_options: include_obfuscation,"),
+    (b'{"prompt": "a", "temperature": NaN}', "temperature is nan; it must be a finite number"),
 ]
 CHATS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": {"a": 1}}]}, "content"),

@@ -61,6 +61,7 @@ def test_the_official_client_completes_and_chats(folder: Path) -> None:
         assert whole.choices[0].finish_reason == "length"
         assert whole.usage is not None
         assert whole.usage.completion_tokens == 12
+        assert [each["mode"] for each in whole.model_extra["speculation"]] == ["pearl"], "in the words of the request"
         pieces = [
             piece
             async for piece in await complete(**asked, **extra, stream=True, stream_options={"include_usage": True})
@@ -135,15 +136,15 @@ async def white_space(plain: httpx.AsyncClient, fleet: RunningFleet) -> list[int
         ("completions", {"prompt": "a", "model": "other"}, 404, "this fleet serves tiny"),
         ("completions", {"prompt": "a", "n": 0}, 400, "num_choices is 0"),
         ("completions", {"prompt": "a", "n": 1000}, 400, "num_choices is 1000"),
-        ("completions", {"prompt": "a", "colour": "red"}, 400, "colour"),
+        ("completions", {"prompt": "a", "colour": "red"}, 400, "colour is not a known key"),
         ("completions", {"prompt": "a", "logit_bias": {"x": 1}}, 400, "logit_bias"),
         ("completions", {"prompt": "a", "logit_bias": {"99999999": 1}}, 400, "logit_bias"),
         ("completions", {"prompt": "a", "seed": -1}, 400, "seed"),
-        ("completions", {"prompt": "a", "speculation": {"mode": "warp"}}, 400, "mode"),
+        ("completions", {"prompt": "a", "speculation": {"mode": "warp"}}, 400, 'it must be "off" or "vanilla"'),
         ("completions", {"prompt": "a", "speculation": {"drafters": ["nobody"]}}, 404, "nobody"),
         ("chat/completions", {"messages": []}, 400, "messages"),
         ("chat/completions", {"messages": [{"role": "king", "content": "x"}]}, 400, "role"),
-        ("chat/completions", {"messages": [{"role": "user"}]}, 400, "content"),
+        ("chat/completions", {"messages": [{"role": "user"}]}, 400, "messages.0.content is missing; it must be a text"),
         ("chat/completions", {"messages": [{"role": "user", "content": "x"}], "top_logprobs": 2}, 400, "logprobs"),
     ],
 )
@@ -161,6 +162,8 @@ def test_every_refusal_says_what_is_wrong(folder: Path, path: str, body: object,
 
 def test_broken_bodies_and_vanishing_clients_do_no_harm(folder: Path) -> None:
     async def scene(fleet: RunningFleet, official: openai.AsyncOpenAI, plain: httpx.AsyncClient) -> None:
+        answer = await plain.post("/v1/completions", content=b'{"prompt": "a"}')
+        assert "the content-type is ''; it must be application/json" in answer.text
         for content in (b"{", b"\xff\xfe", b"[]", b"null", b'{"prompt": "\\ud800"}'):
             answer = await plain.post("/v1/completions", content=content, headers={"content-type": "application/json"})
             assert answer.status_code == 400, answer.text

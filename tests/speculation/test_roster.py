@@ -51,6 +51,21 @@ def test_names_are_unique_and_may_come_back() -> None:
     assert [each.drafter for each in fleet.members] == [PROSE, CODE]
 
 
+def test_who_is_paused_is_given_nothing_and_keeps_its_speed() -> None:
+    fleet = roster(member(CODE, step_s=1e-3), member(PROSE, step_s=2e-3))
+    drafting = opened(fleet, range(10))
+    fleet.assign([drafting], round_s=ROUND_S)
+    assert list(drafting.drafters) == [CODE]
+    fleet.pause(CODE)
+    fleet.assign([drafting], round_s=ROUND_S)
+    assert list(drafting.drafters) == [PROSE]
+    fleet.resume(CODE)
+    drafting.drafters = ()
+    fleet.assign([drafting], round_s=ROUND_S)
+    assert list(drafting.drafters) == [CODE]
+    assert fleet.step_s(CODE) == 1e-3
+
+
 def test_a_prompt_is_routed_to_who_was_right_about_prompts_like_it() -> None:
     fleet = roster()
     teach(fleet, range(100, 140), CODE, PROSE)
