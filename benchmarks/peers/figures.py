@@ -10,9 +10,10 @@ from benchmarks.peers.estimate import Estimate, bootstrapped, ratio
 from benchmarks.peers.hugging_face import PREFIX
 from benchmarks.peers.turns import Cell, Turn
 
-__all__ = ["ASSISTED", "FIGURES", "OFF", "PLAIN", "Ratio", "Row", "Same", "compared", "rows", "same_tokens"]
+__all__ = ["ASSISTED", "FIGURES", "OFF", "OVERS", "PLAIN", "Ratio", "Row", "Same", "compared", "rows", "same_tokens"]
 
 PLAIN, ASSISTED, OFF = f"{PREFIX}plain", f"{PREFIX}assisted", "off"
+OVERS = (PLAIN, ASSISTED, OFF)
 _DEPTHS = range(1, 9)
 
 FIGURES: Mapping[str, Callable[[Turn], float]] = {
@@ -86,7 +87,7 @@ def compared(turns: Sequence[Turn]) -> list[Ratio]:
             estimate=ratio([t.tokens_per_s for t in of], [t.tokens_per_s for t in by_peer[cell, over]]),
         )
         for (cell, peer), of in by_peer.items()
-        for over in (PLAIN, ASSISTED, OFF)
+        for over in OVERS
         if over != peer and (cell, over) in by_peer
     ]
 

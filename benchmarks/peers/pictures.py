@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.arrivals import Arrivals
 from benchmarks.peers.figures import PLAIN, Ratio, Row
@@ -12,10 +14,16 @@ from benchmarks.peers.report import Report
 from benchmarks.simulator.drawing import COLOURS, figure, finish
 from router.timeline import Span
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 __all__ = ["draw"]
 
-_THEIRS = ("#8d99ae", "#b4bccb", "#d5dae3")
-_OURS = (COLOURS[2], COLOURS[1], COLOURS[4], COLOURS[3], COLOURS[7], COLOURS[5])
+_THEIRS = ("#4b5563", "#8d99ae", "#b08968")
+_OURS = {"off": COLOURS[2], "vanilla": COLOURS[1], "pearl": COLOURS[4], "fleet": COLOURS[3]}
+_LESS = (COLOURS[7], COLOURS[5], COLOURS[6])
+"""Modes that lack parts."""
 _SHOWN_S = 0.6
 
 
@@ -34,13 +42,27 @@ def draw(report: Report, folder: Path) -> None:
 
 
 def _colours(peers: Sequence[str]) -> dict[str, str]:
-    theirs, ours = iter(_THEIRS), iter(_OURS * len(peers))
-    return {peer: next(theirs if peer.startswith(PREFIX) else ours) for peer in peers}
+    theirs, less = cycle(_THEIRS), cycle(_LESS)
+    return {peer: _OURS.get(peer) or next(theirs if peer.startswith(PREFIX) else less) for peer in peers}
+
+
+def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
+    """So many, three to a row."""
+    columns = min(count, 3)
+    picture, axes = figure(-(-count // columns), columns, title=title)
+    for spare in axes[count:]:
+        spare.remove()
+    return picture, axes[:count]
+
+
+def _line(peer: str, colours: dict[str, str]) -> dict[str, Any]:
+    style = "--" if peer.startswith(PREFIX) else "-"
+    return {"color": colours[peer], "linestyle": style, "marker": "o", "markersize": 4}
 
 
 def _draw_speed_ups(ratios: Sequence[Ratio], colours: dict[str, str], path: Path) -> None:
     cells = list(dict.fromkeys(each.cell for each in ratios))
-    picture, axes = figure(1, len(cells), title="Tokens per second, times Hugging Face generate")
+    picture, axes = _panels(len(cells), "Tokens per second, times Hugging Face generate")
     for cell, axis in zip(cells, axes, strict=True):
         of = [each for each in ratios if each.cell == cell]
         medians = [each.estimate.median for each in of]
@@ -49,7 +71,8 @@ def _draw_speed_ups(ratios: Sequence[Ratio], colours: dict[str, str], path: Path
         names = [each.peer for each in of]
         bars = axis.barh(names, medians, color=[colours[name] for name in names])
         axis.errorbar(medians, names, xerr=[below, above], fmt="none", ecolor="#333333", elinewidth=1.0, capsize=2.5)
-        axis.bar_label(bars, labels=[f"{median:.2f}" for median in medians], label_type="center", color="white")
+        axis.bar_label(bars, labels=[f"{median:.2f}" for median in medians], padding=6, fontsize=9)
+        axis.margins(x=0.12)
         axis.axvline(1.0, color="#333333", linewidth=0.8, linestyle=":")
         axis.set(title=f"{cell.workload}, temperature {cell.temperature:g}")
         axis.grid(visible=False, axis="y")
@@ -60,7 +83,7 @@ def _draw_speed_ups(ratios: Sequence[Ratio], colours: dict[str, str], path: Path
 
 def _draw_together(rows: Sequence[Row], colours: dict[str, str], path: Path) -> None:
     kinds = list(dict.fromkeys((row.cell.workload, row.cell.temperature) for row in rows))
-    picture, axes = figure(1, len(kinds), title="Tokens per second, by requests at once")
+    picture, axes = _panels(len(kinds), "Tokens per second, by requests at once")
     for (workload, temperature), axis in zip(kinds, axes, strict=True):
         of = [row for row in rows if (row.cell.workload, row.cell.temperature) == (workload, temperature)]
         counts = sorted({row.cell.together for row in of})
@@ -71,7 +94,7 @@ def _draw_together(rows: Sequence[Row], colours: dict[str, str], path: Path) -> 
             )
             at = [counts.index(together) for together, _ in points]
             medians = [estimate.median for _, estimate in points]
-            axis.plot(at, medians, marker="o", markersize=4, color=colours[peer], label=peer)
+            axis.plot(at, medians, label=peer, **_line(peer, colours))
             axis.fill_between(
                 at,
                 [estimate.low for _, estimate in points],
@@ -89,12 +112,12 @@ def _draw_together(rows: Sequence[Row], colours: dict[str, str], path: Path) -> 
 def _draw_acceptance(rows: Sequence[Row], colours: dict[str, str], path: Path) -> None:
     alone = [row for row in rows if row.cell.together == min(row.cell.together for row in rows)]
     cells = list(dict.fromkeys(row.cell for row in alone))
-    picture, axes = figure(1, len(cells), title="Rounds that accept a draft token at a depth")
+    picture, axes = _panels(len(cells), "Rounds that accept a draft token at a depth")
     for cell, axis in zip(cells, axes, strict=True):
         for row in alone:
             if row.cell == cell and any(row.accepted_at):
                 depths = range(1, len(row.accepted_at) + 1)
-                axis.plot(depths, row.accepted_at, marker="o", markersize=4, color=colours[row.peer], label=row.peer)
+                axis.plot(depths, row.accepted_at, label=row.peer, **_line(row.peer, colours))
         axis.set(title=f"{cell.workload}, temperature {cell.temperature:g}", xlabel="depth", ylabel="share of rounds")
         axis.set_ylim(0, 1)
     axes[0].legend(frameon=False, fontsize=8)
@@ -128,7 +151,8 @@ def _load_name(load: str, arrivals: Sequence[Arrivals]) -> str:
 def _draw_timeline(spans: Sequence[Span], path: Path) -> None:
     """The end of what was recorded, where nothing warms up any more."""
     until_s = max(span.ended_s for span in spans)
-    shown = [span for span in spans if span.ended_s > until_s - _SHOWN_S]
+    from_s = max(until_s - _SHOWN_S, min(span.began_s for span in spans))
+    shown = [span for span in spans if span.ended_s > from_s]
     drafting = sorted({span.process for span in shown} - {"verifier", "router"})
     processes = ["verifier", *drafting, "router"]
     picture, (axis,) = figure(1, 1, title="Who works when: fleet, one request")
@@ -137,15 +161,15 @@ def _draw_timeline(spans: Sequence[Span], path: Path) -> None:
         of = [span for span in shown if span.process == process]
         colour = {"verifier": COLOURS[2], "router": COLOURS[5]}.get(process, COLOURS[3])
         axis.broken_barh(
-            [(1e3 * (span.began_s - until_s + _SHOWN_S), 1e3 * (span.ended_s - span.began_s)) for span in of],
+            [(1e3 * (span.began_s - from_s), 1e3 * (span.ended_s - span.began_s)) for span in of],
             (height - 0.35, 0.7),
             color=colour,
         )
     for span in (span for span in shown if span.process == "verifier"):
-        middle_ms = 1e3 * ((span.began_s + span.ended_s) / 2 - until_s + _SHOWN_S)
+        middle_ms = 1e3 * ((span.began_s + span.ended_s) / 2 - from_s)
         axis.text(middle_ms, 0, str(span.num_rows), ha="center", va="center", fontsize=7, color="white", clip_on=True)
     axis.set_yticks(range(len(processes)), processes)
-    axis.set(xlim=(0, 1e3 * _SHOWN_S), xlabel="milliseconds; numbers are rows of the pass")
+    axis.set(xlim=(0, 1e3 * (until_s - from_s)), xlabel="milliseconds; numbers are rows of the pass")
     axis.grid(visible=False, axis="y")
     axis.invert_yaxis()
     finish(picture, path)

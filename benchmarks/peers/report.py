@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.peers.arrivals import Arrivals
 from benchmarks.peers.estimate import Estimate
-from benchmarks.peers.figures import FIGURES, Ratio, Row, Same
+from benchmarks.peers.figures import FIGURES, OVERS, Ratio, Row, Same
 from benchmarks.peers.turns import Turn
 from router.timeline import Span
 
@@ -101,7 +101,7 @@ def _cells(report: Report) -> Iterator[str]:
 
 
 def _ratio_table(ratios: Sequence[Ratio]) -> str:
-    overs = list(dict.fromkeys(each.over for each in ratios))
+    overs = [over for over in OVERS if any(each.over == over for each in ratios)]
     of: dict[tuple[str, str], dict[str, str]] = {}
     for each in ratios:
         of.setdefault((each.cell.name, each.peer), {})[each.over] = _shown(each.estimate, 1, 2)

@@ -219,40 +219,28 @@ def test_everything_measured_is_told_and_drawn(tmp_path: Path) -> None:
     written = json.loads(json.dumps(content(report)))
     assert len(written["turns"]) == len(measured)
     assert {ratio_["over"] for ratio_ in written["ratios"]} == {"hf-plain", "hf-assisted", "off"}
-    draw(report, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "speed-up.png",
-        "at-once.png",
-        "acceptance.png",
-        "latency.png",
-        "timeline.png",
-    }
+    draw(replace(report, ratios=[], arrivals=[], spans=[]), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"at-once.png", "acceptance.png"}, "what there is, no more"
 
 
-@pytest.mark.timeout(300)  # three processes load torch, one of them transformers
+@pytest.mark.timeout(300)  # processes that load torch, one of them transformers too
 def test_one_run_of_peers_on_the_small_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--target", str(DEMO / "target"), "--drafter", str(DEMO / "drafter-general"), "--dtype", "float32"]
-    short = ["--alternations", "1", "--num-prompts", "2", "--max-tokens", "8", "--arrival-s", "0.5", "--threads", "1"]
-    peers = ["--only", "hf-assisted", "--only", "off", "--only", "fleet"]
-    out = tmp_path / "out"
-    code = main(
-        [*asked, *short, *peers, "--temperature", "0", "--together", "1", "--out", str(out)]
-        + ["--arrival-alternations", "1"]
-    )
-    assert code == 0, capsys.readouterr().err
-    written = json.loads((out / "peers.json").read_text())
-    assert {row["peer"] for row in written["rows"]} == {"hf-assisted", "off", "fleet"}
+    peers = ["hf-plain", "off", "fleet"]
+    asked = ["--target", str(DEMO / "target"), "--drafter", "prompt_lookup", "--dtype", "float32", "--threads", "1"]
+    short = ["--alternations", "1", "--num-prompts", "2", "--max-tokens", "8", "--temperature", "0", "--together", "1"]
+    loads = ["--arrival-s", "0.3", "--arrival-alternations", "1"]
+    only = [word for peer in peers for word in ("--only", peer)]
+    assert main([*asked, *short, *loads, *only, "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    written = json.loads((tmp_path / "peers.json").read_text())
+    assert [row["peer"] for row in written["rows"]] == peers
     for row in written["rows"]:
         assert row["figures"]["cpu_s_per_token"]["median"] > 0
         assert row["figures"]["peak_bytes"]["median"] > 2**26
     assert all(each["num_same"] == each["num_answers"] for each in written["same"])
-    assert {each["peer"] for each in written["same"] if each["reference"] == "hf-assisted"} == {
-        "hf-assisted",
-        "off",
-        "fleet",
-    }
+    assert [each["peer"] for each in written["same"] if each["reference"] == "hf-plain"] == peers
     assert {span["process"] for span in written["spans"]} >= {"verifier", "router"}
-    assert (out / "peers.md").read_text().startswith(written["machine"])
+    assert (tmp_path / "peers.md").read_text().startswith(written["machine"])
+    assert {path.stem for path in tmp_path.glob("*.png")} >= {"speed-up", "at-once", "timeline"}
 
 
 def test_what_can_never_work_is_refused_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
