@@ -75,8 +75,8 @@ def _message(path: Path, value: Any, kind: str, cause: str, schema: Schema, whol
     if kind == "value_error" and "properties" in target:  # a rule over several keys, written by us
         return f"{key}: {cause.removeprefix('Value error, ')}"
     right = right_value(target, schema)
-    if kind == "finite_number" and right == "a number":
-        right = "a finite number"
+    if kind == "finite_number":  # limits say it already
+        right = re.sub(r"^a number(?=$| or )", "a finite number", right)
     return f"{key} is {shown(without_password(value))}; it must be {right}"
 
 

@@ -25,15 +25,6 @@ from models.recipe import Recipe, Unfinished
 from tests.models.tiny_family import tiny_recipe, write_corpus
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that runs can be compared bit by bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def prepared(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with tokenizer and tokens, to be copied."""

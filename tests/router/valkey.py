@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import socket
 import subprocess
 import time
@@ -58,10 +61,16 @@ class Valkey:
                 return False
 
 
+_PORTS = itertools.count(10_000 + 37 * os.getpid() % 20_000)
+
+
 def free_port() -> int:
-    """For a server that must be reached by a port, as those of a Cluster and those that Sentinels watch."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    """For a server that must be reached by a port, as those of a Cluster and those that Sentinels watch. Below the
+    ports that the system gives to whoever asks for any, so that nobody is given it before the server has it."""
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("there are no ports left")
 
 
 @contextmanager

@@ -206,9 +206,9 @@ def test_connections_that_make_no_request_are_ended(folder: Path) -> None:
         )
         codes = [answer.partition(b" ")[2][:3] for answer in said]
         assert said[0] == b"", "a client that rests might take an answer for that of its next request"
-        assert codes[1:3] == [b"408", b"408"]
-        assert all(b"the head of a request did not end within" in answer for answer in said[1:3])
-        assert set(codes[3:9]) <= {b"400", b"404", b"408", b""}  # nothing: it hung up on what was still coming
+        assert codes[1] == b"408"
+        assert b"the head of a request did not end within" in said[1]
+        assert set(codes[2:9]) <= {b"400", b"404", b"408", b""}  # nothing: it hung up on what was still coming
         assert codes[9] == b"200"
 
     play(folder, scene, HASTY)
