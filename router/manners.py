@@ -31,14 +31,17 @@ class Manners:
         running: Collection[RoutedSequence],
         *,
         num_tokens: int,
+        num_rows: int,
     ) -> bool:
-        """One more round, with so many tokens. `ran`: the sequences in the fleet while it ran; `running`: those that
-        go on. Whether their manner is another from now on."""
+        """One more round, with so many tokens of so many rows. `ran`: the sequences in the fleet while it ran;
+        `running`: those that go on. Whether their manner is another from now on."""
         now_s, since_s = self.clock.now_s(), self._since_s
         self._since_s = now_s if running else None
         # Where all were cancelled meanwhile, the round was for nobody.
         if self.is_priced and self._probed and since_s is not None and ran:
-            plain_s = self._plain_s(ran, num_tokens, planned.num_prompt_rows)
+            # By what was computed: of a prompt the verifier may have had the most in its prefix cache.
+            num_prompt_rows = max(num_rows - sum(1 + len(item.nodes) for item in planned.items), 0)
+            plain_s = self._plain_s(ran, num_tokens, num_prompt_rows)
             for parts, sequences in _by_parts(ran).items():
                 # Those that were not told yet went on as before.
                 if self._is_told(parts, sequences):
@@ -71,7 +74,8 @@ class Manners:
 
     def _plain_s(self, sequences: Collection[RoutedSequence], num_tokens: int, num_prompt_rows: int) -> float:
         """Of plain decoding: so many tokens of these sequences together, and as much of their prompts on the way."""
-        num, context = len(sequences), sum(sequence.position for sequence in sequences)
+        num = max(sum(sequence.is_decoding for sequence in sequences), 1)
+        context = num * sum(sequence.position for sequence in sequences) // len(sequences)
         step_s = self._probed.cost_s(num, context)
         with_prompts_s = self._probed.cost_s(num + num_prompt_rows, context + num_prompt_rows * context // num)
         return num_tokens * step_s / num + with_prompts_s - step_s

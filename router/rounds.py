@@ -37,8 +37,6 @@ class PlannedRound:
 
     items: tuple[RoundItem, ...] = ()
     sequences: tuple[RoutedSequence, ...] = ()
-    num_prompt_rows: int = 0
-    """How many of its rows read prompts."""
     wait_s: float = 0.0
 
 
@@ -69,8 +67,8 @@ class RoundMaker:
             if sequence.id in frontiers:
                 items.append(self._item(sequence, frontiers[sequence.id], None))
                 chosen.append(sequence)
-        num_prompt_rows = self._add_prompts(reading, items, chosen, is_shared=bool(items))
-        return PlannedRound(items=tuple(items), sequences=tuple(chosen), num_prompt_rows=num_prompt_rows)
+        self._add_prompts(reading, items, chosen, is_shared=bool(items))
+        return PlannedRound(items=tuple(items), sequences=tuple(chosen))
 
     def round_s(self) -> float:
         """What a round of one row costs: the time that drafting can hide behind."""
@@ -189,16 +187,13 @@ class RoundMaker:
         chosen: list[RoutedSequence],
         *,
         is_shared: bool,
-    ) -> int:
-        """Reads on in these prompts, with how many rows is said."""
-        num_rows = 0
+    ) -> None:
         room = self.max_rows - sum(1 + len(item.nodes) for item in items)
         room = min(room, self._chunk_rows(items)) if is_shared else room
         for sequence in reading:
             num_pending = len(sequence.tokens) - sequence.num_sent
             if room <= 0:
-                break
-            num_rows += min(num_pending, room)
+                return
             if num_pending <= room:
                 # The last chunk decides a token, and drafts that are there already come along.
                 spare = min(room - num_pending, sequence.max_draft, sequence.num_left - 1)
@@ -209,7 +204,6 @@ class RoundMaker:
                 items.append(self._item(sequence, Frontier(position=sequence.position), room))
                 room = 0
             chosen.append(sequence)
-        return num_rows
 
     def _chunk_rows(self, items: Sequence[RoundItem]) -> int:
         """How many rows of prompts may share a round with these."""

@@ -180,7 +180,10 @@ class Scheduler:
         self.figures.recent.append((self.clock.now_s(), busy_s, num_tokens))
         self._observe_idleness(verifier, busy_s)
         self.answer_times.round_ended(busy_s, goes_on=bool(self.running))
-        self._needs_routing |= self.manners.round_ended(planned, ran, self.running.values(), num_tokens=num_tokens)
+        num_rows = done.report.num_rows if done.report is not None else 0
+        self._needs_routing |= self.manners.round_ended(
+            planned, ran, self.running.values(), num_tokens=num_tokens, num_rows=num_rows
+        )
         self._on_round(done, planned)
 
     @property
