@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from specfleet.cli.checkout import check_is_here, run_module
 from specfleet.errors import InvalidRequest
 
 __all__ = ["up"]
@@ -23,13 +21,7 @@ def up(
 
     Ctrl-C ends every process that it started.
     """
-    if not Path("cluster", "__main__.py").is_file() and importlib.util.find_spec("cluster") is None:
-        raise InvalidRequest(
-            "this is the client alone, which has no fleet in it; run `specfleet up` in a checkout of specfleet after "
-            "`make setup`, or in its image"
-        )
+    check_is_here("cluster", command="up")
     if not config.is_file():
         raise InvalidRequest(f"there is no file {config}; name the fleet's YAML with -c")
-    command = [sys.executable, "-m", "cluster", "up", "-c", str(config), *(["--address", ray] if ray else [])]
-    # In place of this process: signals then reach the one that started everything.
-    os.execv(sys.executable, command)
+    run_module("cluster", ["up", "-c", str(config), *(["--address", ray] if ray else [])], command="up")
