@@ -28,6 +28,7 @@ from router.orders import (
 )
 from router.quarantine import Quarantine
 from router.sequence import RoutedSequence
+from router.silence import Silence
 from speculation.fusion import FusionKind
 from speculation.fusion_choice import FusionChoice
 from speculation.load import Cooperation
@@ -38,9 +39,6 @@ __all__ = ["DrafterFigures", "DrafterPool"]
 _MAX_FOLLOWERS = 4  # of one sequence
 _KNOWN_HERE = 12.0  # tokens of a sequence after which it is clear how good a drafter is at it
 _KNOWN = 4000.0  # tokens of a tenant after which its prompts alone say who is good at what
-_SILENT_S = 1.0  # longer than any honest drafter needs for a word, once it has read the prompts
-_READS_SLOWLY = 2.0  # by what factor it may be slower at that than it was when nobody else was at work
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 600.0  # for which who was silent is given nothing
 _CLEARLY = 0.05  # better than the best at work, in agreement
 _RUN_AHEAD = 3  # draft nodes for each one that a round may check: those in flight, their successors, and likely misses
 
@@ -77,53 +75,7 @@ class _Connected:
     unjudged: dict[SequenceId, int] = field(default_factory=dict)
     """How many decided tokens it was told of each sequence, and has not judged: there is evidence of no more."""
     figures: DrafterFigures = field(default_factory=DrafterFigures)
-    is_silent: bool = False
-    """A round went without what it should have said, and it has said nothing since: nobody waits for it."""
-    owes_since_s: dict[SequenceId, float] = field(default_factory=dict)
-    """The sequences that it has something to say about, if only that it has nothing to say, and since when; the oldest
-    first."""
-    silence_s: float = 0.0
-    """How long it owed, before that, something that was taken back; since it spoke last."""
-    reading_s: float = 0.0
-    """What of its silence may be due to prompts that it was given to read."""
-    reads_until_s: float = 0.0
-    """When it should be through with them."""
-    pause_s: float = _FIRST_PAUSE_S
-    paused_until_s: float | None = None
-
-    def spoke(self, now_s: float) -> None:
-        """Whatever it said, it is there."""
-        self.is_silent, self.pause_s, self.paused_until_s = False, _FIRST_PAUSE_S, None
-        self.silence_s, self.reading_s = 0.0, max(self.reads_until_s - now_s, 0.0)
-        self.owes_since_s.clear()
-
-    def let_off(self, sequence: SequenceId, now_s: float) -> None:
-        """It has nothing to say about this one any more. What it did not say until now counts all the same."""
-        oldest_s = self._oldest_s(now_s)
-        self.owes_since_s.pop(sequence, None)
-        self.silence_s += self._oldest_s(now_s) - oldest_s
-
-    def told(self, now_s: float) -> None:
-        """Its orders leave: to wishes, and tokens of sequences that it drafts for, it has something to say."""
-        num_read = sum(len(opened.tokens) for opened in self.orders.open)
-        read_s = _READS_SLOWLY * num_read * self.offer.prefill_s_per_token
-        self.reading_s += read_s
-        self.reads_until_s = max(self.reads_until_s, now_s) + read_s
-        for wish in self.orders.want:
-            if wish.num_nodes:
-                self.owes_since_s.setdefault(wish.sequence, now_s)
-        for news in self.orders.commit:
-            if self.following.get(news.sequence, False):
-                self.owes_since_s.setdefault(news.sequence, now_s)
-
-    def has_gone_silent(self, now_s: float) -> bool:
-        """Whether it should have spoken long ago."""
-        silence_s = self.silence_s + now_s - self._oldest_s(now_s)
-        return bool(self.owes_since_s) and silence_s > _SILENT_S + self.reading_s
-
-    def _oldest_s(self, now_s: float) -> float:
-        """Since when it owes; `now_s` where it does not."""
-        return next(iter(self.owes_since_s.values()), now_s)
+    silence: Silence
 
     def judges(self, sequence: SequenceId, num_tokens: int) -> None:
         """It says how often it would have been right; refused where it cannot know that."""
@@ -164,7 +116,12 @@ class DrafterPool:
                 prefill_s_per_token=offer.prefill_s_per_token,
             )
         )
-        self._connected[offer.drafter] = _Connected(offer=offer, link=link, rank=self._rank(offer.drafter))
+        self._connected[offer.drafter] = _Connected(
+            offer=offer,
+            link=link,
+            rank=self._rank(offer.drafter),
+            silence=Silence(prefill_s_per_token=offer.prefill_s_per_token),
+        )
         for sequence in running:
             if sequence.allowed_drafters is None or offer.drafter in sequence.allowed_drafters:
                 self.roster.admit(sequence.drafting, offer.drafter)
@@ -225,7 +182,7 @@ class DrafterPool:
 
     def decided(self, sequence: RoutedSequence, verdict: Verdict) -> None:
         """New committed tokens for those who follow a sequence, and the next wish where wishes do not stand."""
-        sequence.finished_drafters = {name for name, connected in self._connected.items() if connected.is_silent}
+        sequence.finished_drafters = {name for name, connected in self._connected.items() if connected.silence.now}
         sequence.asked_s = self.clock.now_s()
         self._listen(sequence)
         if sequence.steps is not None:
@@ -251,7 +208,7 @@ class DrafterPool:
         steps, drafters = sequence.steps, set(sequence.drafting.drafters)
         for drafter in drafters & (steps.awaited if steps is not None else drafters - sequence.finished_drafters):
             if (connected := self._connected.get(drafter)) is not None:
-                connected.is_silent = True
+                connected.silence.now = True
 
     def end(self, sequence: RoutedSequence) -> None:
         """Nobody needs to follow it any more; what it taught stays."""
@@ -270,9 +227,9 @@ class DrafterPool:
         if connected is None:
             self.num_stale += len(drafts.drafts)
             return False
-        if connected.paused_until_s is not None:
+        if connected.silence.is_paused:
             self.roster.resume(drafter)
-        connected.spoke(self.clock.now_s())
+        connected.silence.spoke(self.clock.now_s())
         figures = connected.figures
         figures.busy_s += max(drafts.ended_s - drafts.began_s, 0.0)
         for step in drafts.steps:
@@ -329,26 +286,18 @@ class DrafterPool:
         to others; and tried again, after pauses that double until it speaks."""
         now_s = self.clock.now_s()
         for drafter, connected in self._connected.items():
-            if connected.has_gone_silent(now_s):
-                self._pause(drafter, connected, now_s)
-            elif connected.paused_until_s is not None and now_s >= connected.paused_until_s:
-                connected.paused_until_s = None
+            silence = connected.silence
+            if silence.has_begun(now_s):
+                if silence.pause(now_s):
+                    self.roster.pause(drafter)
+            elif silence.resume(now_s):
                 self.roster.resume(drafter)
             if connected.orders:
-                connected.told(now_s)
+                silence.told(connected.orders, connected.following, now_s)
                 orders, connected.orders = connected.orders, DrafterOrders()
                 connected.link.send(orders)
 
     # Inside
-
-    def _pause(self, drafter: DrafterId, connected: _Connected, now_s: float) -> None:
-        connected.is_silent = True
-        connected.silence_s, connected.reading_s = 0.0, max(connected.reads_until_s - now_s, 0.0)
-        connected.owes_since_s = dict.fromkeys(connected.owes_since_s, now_s)
-        if connected.paused_until_s is None:
-            connected.paused_until_s = now_s + connected.pause_s
-            connected.pause_s = min(2.0 * connected.pause_s, _LONGEST_PAUSE_S)
-            self.roster.pause(drafter)
 
     def _let_go(self, sequence: RoutedSequence) -> None:
         """It has become too long for some drafters, which could say nothing about it: they are none of its any more."""
@@ -400,7 +349,7 @@ class DrafterPool:
         return [
             drafter
             for drafter in sequence.drafting.drafters
-            if (connected := self._connected.get(drafter)) is not None and not connected.is_silent
+            if (connected := self._connected.get(drafter)) is not None and not connected.silence.now
         ]
 
     def _step(self, sequence: RoutedSequence) -> None:
@@ -447,7 +396,7 @@ class DrafterPool:
         for drafter, connected in self._connected.items():
             drafts, before = drafter in sequence.drafting.drafters, connected.following.get(sequence.id)
             if not drafts:
-                connected.let_off(sequence.id, now_s)
+                connected.silence.let_off(sequence.id, now_s)
             if not drafts and drafter not in followers:
                 if before is not None:
                     del connected.following[sequence.id]
@@ -462,7 +411,7 @@ class DrafterPool:
                 connected.orders.wish(self._wish(sequence) if drafts else _only_follow(sequence))
             if drafts and (renews or not before):
                 sequence.asked_s = self.clock.now_s()
-                if connected.is_silent:
+                if connected.silence.now:
                     sequence.finished_drafters.add(drafter)
                 else:
                     sequence.finished_drafters.discard(drafter)
@@ -470,7 +419,7 @@ class DrafterPool:
     def _close(self, sequence: RoutedSequence) -> None:
         for connected in self._connected.values():
             connected.unjudged.pop(sequence.id, None)
-            connected.let_off(sequence.id, self.clock.now_s())
+            connected.silence.let_off(sequence.id, self.clock.now_s())
             if connected.following.pop(sequence.id, None) is not None:
                 connected.orders.end(sequence.id)
 
