@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import random
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -39,10 +39,8 @@ WEIGHT_ROUNDING = {torch.float32: 0.0, torch.bfloat16: 2.0**-8}
 @contextlib.contextmanager
 def small_blocks() -> Iterator[None]:
     """The interpreter, with blocks and splits so small that a short context has several."""
-    import kernels.gpu.attention
-
+    module = importlib.import_module("kernels.gpu.attention")  # the one in use: a test may have planted a bug in it
     with interpreter(), pytest.MonkeyPatch.context() as patch:
-        module = sys.modules[kernels.gpu.attention.__name__]  # the one in use: a test may have planted a bug in it
         patch.setattr(module, "_KEYS", 16)
         patch.setattr(module, "_SPLIT", 32)
         yield
