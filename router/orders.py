@@ -116,8 +116,8 @@ class TokensDecided:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """What a drafter is to draft below the committed tokens; with no nodes it only follows. With `run_ahead` it holds
-    after every commit again. Of what it finds the first `num_eager` nodes are wanted as soon as possible (0: all), for
-    a round may wait for them."""
+    after every commit again, and of what it finds the first `num_eager` nodes are wanted as soon as possible (0: all),
+    for a round may wait for them. Below nodes of less than `least_value`, by its own confidences, it need not look."""
 
     sequence: SequenceId
     epoch: Epoch
@@ -128,6 +128,7 @@ class Wish:
     max_children: int = 0
     run_ahead: bool = False
     num_eager: int = 0
+    least_value: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,7 +6,7 @@ due. Neither looks at anything the verifier knows about the round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from contracts.clock import Clock
@@ -16,6 +16,7 @@ from router.sequence import RoutedSequence
 from speculation.budget import Ready, RoundBudget
 from speculation.cost import CostTable
 from speculation.frontier import Frontier
+from speculation.reach import least_value
 from speculation.roster import Roster
 from speculation.tree_node import TreeNode
 from speculation.waiting import Due, wait_s
@@ -74,6 +75,12 @@ class RoundMaker:
         """What a round of one row costs: the time that drafting can hide behind."""
         return self.cost.cost_s(1, 1) if self.cost else 0.02
 
+    def price_drafting(self, sequences: Collection[RoutedSequence]) -> None:
+        """Says of each of these, which draft at the same time, how sure its drafters should be to go on."""
+        in_turn = sum(sequence.is_decoding and not sequence.runs_ahead for sequence in sequences)
+        for sequence in sequences:
+            sequence.least_value = self._least_value(sequence, max(in_turn, 1))
+
     def goes_without(self, sequence: RoutedSequence) -> bool:
         """Whether a round that it goes into now has stopped waiting for its drafters. Before its last token nobody
         waits for them."""
@@ -89,6 +96,23 @@ class RoundMaker:
 
     def _is_patient(self, sequence: RoutedSequence) -> bool:
         return self.clock.now_s() - sequence.asked_s < _PATIENCE_S
+
+    def _least_value(self, sequence: RoutedSequence, num_together: int) -> float:
+        drafting = sequence.drafting
+        if not (drafting.members and sequence.parts.is_budgeted and self.cost):
+            return 0.0
+        if sequence.runs_ahead:
+            return WORTHLESS  # what the target does meanwhile takes no longer for it
+        best = max(drafting.drafters or drafting.members, key=lambda each: (drafting.scores.score(each), each))
+        return least_value(
+            agreement=drafting.scores.score(best),
+            step_s=self.roster.step_s(best),
+            link_s=LINK_S,
+            cost=self.cost,
+            num_context=sequence.position,
+            num_sequences=num_together,
+            max_draft=sequence.max_draft,
+        )
 
     def _until_all_s(self, held: Sequence[RoutedSequence]) -> float:
         """How long until those whose drafters' turn it is should be ready too. Without them a round reads the weights

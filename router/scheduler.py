@@ -232,6 +232,7 @@ class Scheduler:
     def _route(self, verifier: _Verifier) -> None:
         self._needs_routing = False
         renews = self.manners.say(self.running.values())
+        verifier.rounds.price_drafting(self.running.values())
         self.pool.route(list(self.running.values()), round_s=verifier.rounds.round_s(), renews=renews)
 
     def _start_round(self) -> float | None:

@@ -101,6 +101,8 @@ class RoutedSequence:
     """Prompt tokens that the verifier had in its prefix cache when the sequence began; None until it has said so."""
     submitted_s: float = 0.0
     """When it began to wait for its turn."""
+    least_value: float = 0.0
+    """From which value on a node is worth another step of a drafter."""
     asked_s: float = 0.0
     """When its drafters last heard of it."""
     decided_s: float = 0.0

@@ -101,6 +101,7 @@ def drafter_work(orders: DrafterOrders) -> fleet_pb2.ToWorker:
                 max_children=wish.max_children,
                 run_ahead=wish.run_ahead,
                 num_eager=wish.num_eager,
+                least_value=wish.least_value,
             )
             for wish in orders.want
         ],

@@ -150,6 +150,7 @@ def ask_of(message: fleet_pb2.Want) -> Ask:
         below=tuple(message.below),
         max_depth=message.max_depth or None,
         max_children=message.max_children or None,
+        least_value=message.least_value,
     )
 
 

@@ -58,7 +58,9 @@ class _Followed:
     @property
     def is_eager(self) -> bool:
         """Whether a round may wait for its next nodes."""
-        return self.wish is not None and len(self.places) <= (self.wish.num_eager or self.wish.num_nodes)
+        if self.wish is None or not self.wish.run_ahead:
+            return False
+        return len(self.places) <= (self.wish.num_eager or self.wish.num_nodes)
 
 
 class SimulatedDrafter:
@@ -161,7 +163,7 @@ class SimulatedDrafter:
         for token in below:
             place = place.then(followed.request, token)
         depth = followed.wish.max_depth or _DEEP
-        followed.growth = Growth(place, followed.wish.num_nodes, max_depth=depth)
+        followed.growth = Growth(place, followed.wish.num_nodes, max_depth=depth, least_value=followed.wish.least_value)
         followed.places = []
         self._growing[followed.sequence] = followed
 

@@ -377,7 +377,7 @@ class Commit(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[_types_pb2.TokenLogprob, _Mapping]]] = ...) -> None: ...
 
 class Want(_message.Message):
-    __slots__ = ("sequence", "epoch", "position", "num_nodes", "below", "max_depth", "max_children", "run_ahead", "num_eager")
+    __slots__ = ("sequence", "epoch", "position", "num_nodes", "below", "max_depth", "max_children", "run_ahead", "num_eager", "least_value")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -387,6 +387,7 @@ class Want(_message.Message):
     MAX_CHILDREN_FIELD_NUMBER: _ClassVar[int]
     RUN_AHEAD_FIELD_NUMBER: _ClassVar[int]
     NUM_EAGER_FIELD_NUMBER: _ClassVar[int]
+    LEAST_VALUE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     epoch: int
     position: int
@@ -396,4 +397,5 @@ class Want(_message.Message):
     max_children: int
     run_ahead: bool
     num_eager: int
-    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., num_nodes: _Optional[int] = ..., below: _Optional[_Iterable[int]] = ..., max_depth: _Optional[int] = ..., max_children: _Optional[int] = ..., run_ahead: _Optional[bool] = ..., num_eager: _Optional[int] = ...) -> None: ...
+    least_value: float
+    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., num_nodes: _Optional[int] = ..., below: _Optional[_Iterable[int]] = ..., max_depth: _Optional[int] = ..., max_children: _Optional[int] = ..., run_ahead: _Optional[bool] = ..., num_eager: _Optional[int] = ..., least_value: _Optional[float] = ...) -> None: ...

@@ -49,7 +49,8 @@ class Followed:
     def wish(self, want: Ask, *, runs_ahead: bool, num_eager: int) -> None:
         """Replaces what was wanted before."""
         self.want, self.runs_ahead = want if want.num_nodes > 0 else None, runs_ahead
-        self.num_eager = num_eager or want.num_nodes
+        # In turn the target waits for all of it, and every message takes time from all who read and write it.
+        self.num_eager = (num_eager or want.num_nodes) if runs_ahead else 0
         self.only_follows, self.num_scoring = want.num_nodes == 0, 0
 
     def begin(self, answer: int) -> None:

@@ -59,7 +59,8 @@ class Ask:
     They hang below the committed tokens followed by `below`: tokens that are proposed already (run-ahead), not part of
     the answer. The answer's `ROOT` is the last token of `below`, or the last committed one. The tree is at most
     `max_depth` deep and no node has more than `max_children` children; None leaves it to the drafter. One child makes
-    a chain, depth 1 the candidates of a single step.
+    a chain, depth 1 the candidates of a single step. Below nodes of a value under `least_value`, the product of the
+    confidences down to them, nobody need look, for it would take more time than it is worth.
     """
 
     sequence: SequenceId
@@ -67,6 +68,7 @@ class Ask:
     below: tuple[int, ...] = ()
     max_depth: int | None = None
     max_children: int | None = None
+    least_value: float = 0.0
 
     def __post_init__(self) -> None:
         if self.num_nodes < 0:
@@ -76,6 +78,8 @@ class Ask:
         for name, limit in (("max_depth", self.max_depth), ("max_children", self.max_children)):
             if limit is not None and limit < 1:
                 raise InvalidArgument(f"{name} of an ask is {shown(limit)}; right is 1 or more, or None")
+        if not 0.0 <= self.least_value <= 1.0:  # NaN fails this too
+            raise InvalidArgument(f"least_value of an ask is {shown(self.least_value)}; right is from 0 to 1")
 
 
 class Drafter(Protocol):

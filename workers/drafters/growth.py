@@ -53,12 +53,13 @@ class Growth(Generic[Context]):
 
     `next` is the place whose children decide how it goes on; None when the tree is done. What is in the tree already is
     final: whatever is found below a later place is worth no more than that place, and everything worth more is in.
+    Below nodes of less than `least_value` it does not look; they themselves were found on the way.
     """
 
-    def __init__(self, root: Context, num_nodes: int, *, max_depth: int) -> None:
+    def __init__(self, root: Context, num_nodes: int, *, max_depth: int, least_value: float = 0.0) -> None:
         self.tree: list[Grown] = []
         self.next = Place(ROOT, 0, 1.0, root) if num_nodes > 0 and max_depth > 0 else None
-        self._num_nodes, self._max_depth = num_nodes, max_depth
+        self._num_nodes, self._max_depth, self._least_value = num_nodes, max_depth, least_value
         self._waiting: list[tuple[float, int, int, Grown, Context]] = []  # (-value, order of finding, depth, node, ..)
         self._num_found = 0
 
@@ -79,7 +80,8 @@ class Growth(Generic[Context]):
         while self._waiting and len(self.tree) < self._num_nodes:
             negative_value, _, depth, node, context = heappop(self._waiting)
             self.tree.append(node)
-            if depth < self._max_depth and len(self.tree) < self._num_nodes:
+            may_go_on = depth < self._max_depth and -negative_value >= self._least_value
+            if may_go_on and len(self.tree) < self._num_nodes:
                 return Place(len(self.tree) - 1, depth, -negative_value, context)
         return None
 
@@ -92,7 +94,9 @@ class Growth(Generic[Context]):
         if self.next is None:
             return []
         waiting = nsmallest(self._num_nodes - len(self.tree) - 1, self._waiting)
-        behind = [(-found[0], found[-1]) for found in waiting if found[2] < self._max_depth]
+        behind = [
+            (-found[0], found[-1]) for found in waiting if found[2] < self._max_depth and -found[0] >= self._least_value
+        ]
         return [(self.next.value, self.next.context), *behind]
 
 

@@ -90,7 +90,7 @@ class ModelDrafter(TextDrafter):
     def _tree(self, text: Text, num_nodes: int, below: tuple[int, ...]) -> Sequence[Grown]:
         """What is known of it now."""
         reading = self._reader.readings[text.sequence]
-        growth = reading.growth(num_nodes, below)
+        growth = reading.growth(Ask(sequence=text.sequence, num_nodes=num_nodes, below=below))
         reading.finish(growth)
         return growth.tree
 

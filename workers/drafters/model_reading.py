@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from contracts.types import ROOT
 from engine.engine import Engine
 from engine.work import Draft, Drafted
+from workers.drafters.drafter import Ask
 from workers.drafters.growth import Candidate, Growth
 from workers.drafters.model_scores import Scored, scored
 from workers.drafters.text import Text
@@ -53,13 +54,14 @@ class Reading:
         """Whether there is something to read, and the engine can hold it."""
         return len(self.text.tokens) > 0 and not self._is_too_large
 
-    def growth(self, num_nodes: int, below: Path, max_depth: int | None = None) -> Growth[Path]:
-        """The tree below this path, before anything was looked at.
+    def growth(self, ask: Ask) -> Growth[Path]:
+        """The tree that is asked for, before anything was looked at.
 
         It is never deeper than the context: the model has no place for tokens past it.
         """
-        left = self._engine.limits.max_context - len(self.text.tokens) - len(below)
-        return Growth(below, num_nodes, max_depth=min(max_depth or self._max_depth, left))
+        left = self._engine.limits.max_context - len(self.text.tokens) - len(ask.below)
+        max_depth = min(ask.max_depth or self._max_depth, left)
+        return Growth(ask.below, ask.num_nodes, max_depth=max_depth, least_value=ask.least_value)
 
     def grow(self, growth: Growth[Path], max_children: int | None = None) -> None:
         """As far as it is known what comes next."""

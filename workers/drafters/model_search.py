@@ -92,7 +92,7 @@ class Search:
         self._num_asks = numbers.stop
         for number, ask in zip(numbers, asks, strict=True):
             reading = self._reader.asked(ask.sequence)
-            growth = reading.growth(ask.num_nodes, ask.below, ask.max_depth)
+            growth = reading.growth(ask)
             self._answers.append(
                 _Answer(number=number, ask=ask, reading=reading, num_moves=reading.num_moves, growth=growth)
             )

@@ -90,8 +90,9 @@ class Talk:
             assert drafts.began_s <= drafts.ended_s
         self.steps += drafts.steps
         for draft in drafts.drafts:
-            assert draft.position == self.position[draft.sequence]
-            self.heard[draft.sequence].take(draft)
+            assert draft.position <= self.position[draft.sequence]
+            if draft.position == self.position[draft.sequence]:  # else it was gathered until it was of no use
+                self.heard[draft.sequence].take(draft)
         return drafts
 
     def finish(self) -> None:
@@ -196,12 +197,12 @@ def test_what_survives_a_decision_is_not_sent_again() -> None:
 def test_what_no_round_waits_for_is_gathered_and_never_lost() -> None:
     text = random_tokens(random.Random(4), 20)
 
-    def paths_by(num_eager: int, *, late: bool) -> tuple[set[Path], int]:
+    def paths_by(num_eager: int, *, late: bool, run_ahead: bool = True) -> tuple[set[Path], int]:
         """All paths that were told, from the text's end down, and in how many messages."""
         clock = VirtualClock()
         node, told, num_messages = node_of(Rig(model()), clock=clock), set(), 0
         node.take(fleet_pb2.DrafterWork(open=[opening(1, text)]))
-        node.take(fleet_pb2.DrafterWork(want=[want(1, len(text), 20, num_eager=num_eager, run_ahead=True)]))
+        node.take(fleet_pb2.DrafterWork(want=[want(1, len(text), 20, num_eager=num_eager, run_ahead=run_ahead)]))
         while node.has_work:
             clock.advance(0.01 if late else 0.0)
             drafts = node.draft().drafts
@@ -221,6 +222,7 @@ def test_what_no_round_waits_for_is_gathered_and_never_lost() -> None:
     in_time, more = paths_by(4, late=True)
     assert in_time == everything
     assert few < more < most, "nothing is held back for long"
+    assert paths_by(0, late=False, run_ahead=False) == (everything, 1), "in turn a round waits for all of it"
 
 
 def test_whoever_only_follows_says_how_often_it_agrees() -> None:
@@ -269,7 +271,7 @@ def test_without_run_ahead_there_is_one_answer() -> None:
     assert not talk.node.has_work
     talk.want(1, 6)
     talk.step()
-    talk.decide(1, [51])  # in the middle of it: nobody waits for the rest
+    talk.decide(1, [51])  # in the middle of it: nobody waits for it any more
     talk.finish()
     assert not talk.heard[1].tree
     talk.want(1, 6)
@@ -410,7 +412,7 @@ def test_reports_of_steps_go_once() -> None:
     steps: list[StepReport] = []
     talk = Talk(node_of(Rig(model()), steps))
     talk.open(1, random_tokens(random.Random(8), 40))
-    talk.want(1, 8)
+    talk.want(1, 8, run_ahead=True)
     for number in range(1, 4):
         steps += [StepReport(num_rows=number, num_context=number, num_sequences=1, elapsed_s=0.5)] * number
         talk.step()
