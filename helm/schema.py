@@ -21,7 +21,8 @@ def schema_text() -> str:
     found = ChartValues.model_json_schema(by_alias=True)
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     # Helm hands these down to charts and subcharts on its own account.
-    found["properties"]["global"] = {"type": "object"}
+    for values in (found, found["$defs"]["Store"]):
+        values["properties"]["global"] = {"type": "object"}
     return json.dumps(_plain(found), indent=1) + "\n"
 
 

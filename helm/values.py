@@ -69,6 +69,8 @@ class Verifier(Placed):
 
 
 class Autoscaling(Values):
+    """Of a drafter."""
+
     min: Annotated[int, Field(ge=1, le=256)]
     max: Annotated[int, Field(ge=1, le=256)]
     waitShare: Annotated[
@@ -95,8 +97,17 @@ class RouterFile(RouterConfig):
     http_port: Literal[8000] = 8000
 
 
+class RouterAutoscaling(Values):
+    enabled: bool
+    min: Annotated[int, Field(ge=1, le=9)]
+    max: Annotated[int, Field(ge=1, le=9)]
+    waiting: Annotated[int, Field(ge=1, description="Requests in the queue for each router, which stands by for them")]
+    by: Annotated[Literal["keda", "hpa"], Field(description="hpa: by the external metric specfleet_requests_waiting")]
+
+
 class Router(Values):
     replicas: Annotated[int, Field(ge=1, le=9)]
+    autoscaling: RouterAutoscaling
     firstDrafter: Annotated[_Name, Field(description="The drafter of the modes with one; empty: the first by name")]
     config: Annotated[RouterFile, Field(description="The file's section `router`")]
     resources: Resources
@@ -104,13 +115,6 @@ class Router(Values):
     tolerations: list[_Kubernetes]
     handoverSeconds: Annotated[_Seconds, Field(description="For which a router that ends goes on beside its successor")]
     graceSeconds: Annotated[_Seconds, Field(description="For which it may end afterwards")]
-
-
-class OwnStore(Values):
-    enabled: bool
-    size: _Quantity
-    storageClass: str
-    resources: Resources
 
 
 class StoreFile(StoreConfig):
@@ -124,7 +128,16 @@ class StoreFile(StoreConfig):
     key_file: None = None
 
 
-class Store(Values):
+class OwnStore(Values):
+    """What the subchart's own values.yaml has, which Helm leaves out where the subchart is off."""
+
+    size: _Quantity = "8Gi"
+    storageClass: str = ""
+    resources: Resources = Resources(requests={"cpu": "250m", "memory": "512Mi"}, limits={"memory": "512Mi"})
+
+
+class Store(OwnStore):
+    enabled: Annotated[bool, Field(description="Whether the fleet has a store of its own, by the subchart")]
     url: Annotated[
         str,
         Field(
@@ -135,7 +148,6 @@ class Store(Values):
     ]
     passwordSecret: SecretKey
     caSecret: SecretKey
-    own: OwnStore
     config: Annotated[StoreFile, Field(description="The file's section `store`")]
 
 
@@ -218,7 +230,9 @@ class NetworkPolicy(Values):
     clients: Annotated[list[_Kubernetes], Field(description="Peers that may reach the router's faces")]
     monitoring: Annotated[list[_Kubernetes], Field(description="Peers that may read metrics and Ray's dashboard")]
     operator: Annotated[list[_Kubernetes], Field(description="Peers that are the KubeRay operator")]
-    storePort: Annotated[int, Field(ge=1, le=65535, description="Of the store at store.url")]
+    storePort: Annotated[
+        int, Field(ge=1, le=65535, description="Of the store's servers, where store.url does not say it")
+    ]
     hubPort: Annotated[int, Field(ge=1, le=65535, description="Of the hub that models come from")]
 
 
@@ -241,7 +255,7 @@ class Monitoring(Values):
     interval: Annotated[str, Field(pattern=r"^[0-9]+(s|m)$")]
     keySecret: Annotated[SecretKey, Field(description="An API key with the role metrics")]
     dashboards: Dashboards
-    prometheusUrl: Annotated[_Address, Field(description="Where KEDA asks, for drafters with autoscaling")]
+    prometheusUrl: Annotated[_Address, Field(description="Where KEDA asks, for autoscaling by keda")]
 
 
 class ChartValues(Values):

@@ -78,10 +78,12 @@ class Renderer:
     helm: Path
     scratch: Path
 
-    def __call__(self, values: Mapping[str, Any] | None = None, *, files: Sequence[Path] = ()) -> Rendered:
+    def __call__(
+        self, values: Mapping[str, Any] | None = None, *, files: Sequence[Path] = (), chart: Path = CHART
+    ) -> Rendered:
         given = self.scratch / "values.yaml"
         given.write_text(yaml.safe_dump(dict(values or {})))
-        text = self.run("template", "fleet", str(CHART), "--namespace", "ns", *_options([*files, given]))
+        text = self.run("template", "fleet", str(chart), "--namespace", "ns", *_options([*files, given]))
         manifests = [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
         return Rendered(text=text, manifests=manifests)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,15 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "ray.enabled": (True, False),
     "security.insecure": (False, True),
     "security.certificates": ({"create": False}, {"create": True}, {"issuer": {"name": "corporate"}}),
-    "store.url": ("", "redis://elsewhere:6379/1", "redis+sentinel://a:1,b:2/main/0"),
+    "store": (
+        {},
+        {"enabled": False, "url": "redis://elsewhere:6379/1"},
+        {"enabled": False, "url": "redis+sentinel://a:1,b:2/main/0"},
+        {"size": "20Gi", "storageClass": "fast"},
+    ),
     "store.config": ({}, {"journal": "fsynced", "keep_s": 60, "lease_s": 1.5}, {"when_cut_off": "continue"}),
     "router.replicas": (1, 2, 3),
+    "router.autoscaling": ({}, {"enabled": True, "by": "hpa"}, {"enabled": True, "min": 1, "max": 9, "waiting": 8}),
     "router.config": ({}, {"mode": "pearl", "max_waiting": 1_000_000, "client_grace_s": 0.5}),
     "models.claim": ({}, {"existing": "models"}, {"create": True}),
     "networkPolicy.enabled": (True, False),
@@ -53,6 +60,8 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
 }
 NUM_COMBINATIONS = 24
 STAND = {"kind": "stand"}
+GROWS = {"enabled": True}
+ELSEWHERE = {"enabled": False, "url": "redis://a:1/0"}
 MONITORED = {"keySecret": {"name": "key"}, "prometheusUrl": "http://prometheus:9090"}
 
 
@@ -137,7 +146,7 @@ def test_examples_are_right(render: Renderer, example: Path) -> None:
     given = yaml.safe_load(example.read_text())
     assert config.engine.model == given["engine"]["model"]
     assert config.drafters.keys() == given["drafters"].keys()
-    render.run("lint", "--strict", str(CHART), "--values", str(example))
+    render.run("lint", "--strict", "--with-subcharts", str(CHART), "--values", str(example))
 
 
 @pytest.mark.parametrize("seed", range(NUM_COMBINATIONS))
@@ -235,6 +244,72 @@ def test_drafters_scale_by_keda_or_by_kubernetes_alone(render: Renderer) -> None
     assert not rendered.all("ScaledObject")
 
 
+def test_routers_scale_by_keda_or_by_kubernetes_alone(render: Renderer) -> None:
+    """The Deployment leaves its scale to the scaler, which shares out the queue over routers, ready or not."""
+    scaling = {"enabled": True, "min": 2, "max": 4, "waiting": 16}
+    alone = {"replicas": 1, "autoscaling": scaling}
+    values = {**LEAST, "monitoring": MONITORED}
+    by_keda = render({**values, "router": alone})
+    by_hpa = render({**values, "router": {**alone, "autoscaling": {**scaling, "by": "hpa"}}})
+    of, (trigger,) = by_keda.of("ScaledObject")["spec"], by_keda.of("ScaledObject")["spec"]["triggers"]
+    assert (of["minReplicaCount"], of["maxReplicaCount"]) == (2, 4)
+    assert (trigger["metricType"], trigger["metadata"]["threshold"]) == ("AverageValue", "16")
+    scaler = by_hpa.of("HorizontalPodAutoscaler")["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 4)
+    assert scaler["metrics"][0]["external"]["target"] == {"type": "AverageValue", "averageValue": "16"}
+    for rendered, found in ((by_keda, of), (by_hpa, scaler)):
+        router = rendered.of("Deployment", "-router")
+        assert found["scaleTargetRef"] == {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "name": router["metadata"]["name"],
+        }
+        assert "replicas" not in router["spec"], "helm would set back what the scaler has set"
+        assert check(rendered).store.when_cut_off == "stop", "another router may lead"
+    assert not render(values).all("ScaledObject"), "off unless asked for"
+
+
+def test_the_own_store_is_a_subchart_that_a_store_elsewhere_replaces(render: Renderer) -> None:
+    own = render({**LEAST, "store": {**LEAST["store"], "size": "20Gi", "storageClass": "fast"}})
+    (claim,) = own.of("StatefulSet", "-store")["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["storageClassName"] == "fast"
+    assert claim["spec"]["resources"] == {"requests": {"storage": "20Gi"}}
+    service = own.of("Service", "-store")["metadata"]["name"]
+    assert check(own).store.url == f"redis://{service}.ns.svc:6379/0"
+    url = "redis://elsewhere:6379/1"
+    without = render({**LEAST, "store": {**LEAST["store"], "enabled": False, "url": url}})
+    assert check(without).store.url == url
+    assert [each for each in without.manifests if str(each["metadata"]["name"]).endswith("-store")] == []
+    assert own.of("NetworkPolicy", "-specfleet-store")
+
+
+@pytest.mark.parametrize(
+    ("url", "ports"),
+    [
+        ("redis://a:6380/0", [6380]),
+        ("rediss://a/0", [7000]),
+        ("redis+sentinel://a:1,b/main/0", [7000, 1, 26379]),
+        ("redis+cluster://a:1,b:1", [7000, 1]),
+    ],
+)
+def test_routers_may_reach_the_ports_of_a_store_elsewhere(render: Renderer, url: str, ports: list[int]) -> None:
+    store = {**LEAST["store"], "enabled": False, "url": url}
+    rendered = render({**LEAST, "store": store, "networkPolicy": {"storePort": 7000}})
+    check(rendered)
+    (rule,) = rendered.of("NetworkPolicy", "-specfleet-router")["spec"]["egress"]
+    assert [port["port"] for port in rule["ports"]] == ports
+
+
+def test_the_packed_chart_has_its_subchart_in_it(render: Renderer, tmp_path: Path) -> None:
+    render.run("package", str(CHART), "--destination", str(tmp_path))
+    (packed,) = tmp_path.glob("specfleet-*.tgz")
+    assert render(LEAST, chart=packed).text == render(LEAST).text
+    (wanted,) = yaml.safe_load((CHART / "Chart.yaml").read_text())["dependencies"]
+    there = yaml.safe_load((CHART / "charts" / "store" / "Chart.yaml").read_text())
+    assert (wanted["name"], wanted["version"]) == (there["name"], there["version"])
+    assert "repository" not in wanted, "nothing is fetched"
+
+
 def test_several_fleets_can_share_one_route(render: Renderer) -> None:
     first = {"enabled": True, "parentRefs": [{"name": "public"}], "besides": ["second-specfleet"]}
     route = render({**LEAST, "gateway": first}).of("HTTPRoute")
@@ -298,15 +373,22 @@ def test_workers_reach_routers_that_are_not_ready_and_clients_do_not(render: Ren
         ({"engine": {"model": "m"}}, "security.apiKeysSecret.name is empty; make keys with"),
         ({"engine": {"model": "m"}, "security": LEAST["security"]}, "store.passwordSecret.name is empty"),
         ({"store": {"url": "redis://:secret@host:6379/0"}}, "store.url has a user or a password in it"),
-        ({"store": {"own": {"enabled": False}}}, "store.url is empty and store.own.enabled is false"),
-        ({"ray": {"faultTolerant": True}, "store": {"url": "redis://a:1/0"}}, "ray.faultTolerant is true and"),
+        ({"store": {"enabled": False}}, "store.url is empty and store.enabled is false"),
+        ({"store": {"url": "redis://a:1/0"}}, 'store.url is "redis://a:1/0" and store.enabled is true; a fl'),
+        ({"store": {"own": {"size": "1Gi"}}}, "at '/store': additional properties 'own' not allowed"),
+        ({"ray": {"faultTolerant": True}, "store": ELSEWHERE}, "ray.faultTolerant is true and store.enabled is false"),
         ({"store": {"caSecret": {"name": "ca"}}}, "store.url does not use TLS"),
         ({"engine": {"tensor_parallel": 4}, "verifier": {"gpus": 2}}, "gpus is 2 and engine.tensor_parallel is 4"),
         ({"drafters": {"a": {"kind": "model"}}}, "drafters.a is of kind model and has no engine.model"),
         ({"drafters": {"a": {**STAND, "engine": {"model": "m"}}}}, "drafters.a is of kind stand and engine is given"),
         ({"drafters": {"verifier": {"kind": "stand"}}}, "drafters has the name verifier"),
+        ({"drafters": {"store": {"kind": "stand"}}}, "drafters has the name store, which is that of another part"),
         ({"drafters": {"a": {**STAND, "autoscaling": {"min": 3, "max": 2}}}}, "has min 3 and max 2"),
         ({"drafters": {"a": {**STAND, "autoscaling": {"min": 1, "max": 2}}}}, "monitoring.prometheusUrl is empty"),
+        ({"router": {"autoscaling": {**GROWS, "min": 6}}}, "router.autoscaling has min 6 and max 5"),
+        ({"router": {"autoscaling": GROWS}}, "router.autoscaling is given and monitoring.prometheusUrl is empty"),
+        ({"router": {"autoscaling": {"min": 0}}}, "at '/router/autoscaling/min': minimum: got 0, want 1"),
+        ({"router": {"autoscaling": {"by": "cpu"}}}, "at '/router/autoscaling/by': value must be one of 'keda', 'hpa'"),
         ({"router": {"firstDrafter": "b"}, "drafters": {"a": STAND}}, 'router.firstDrafter is "b"; drafters are: a'),
         ({"models": {"download": ["a/b"]}}, "models.download is given and there is no claim"),
         ({"models": {"image": "a", "claim": {"existing": "b"}}}, "models.image and models.claim are both given"),
@@ -345,14 +427,24 @@ def test_defaults_name_no_model_and_no_secret() -> None:
     assert defaults["models"]["download"] == []
 
 
-def test_every_value_is_explained() -> None:
-    sections = re.split(r"\n(?=[a-zA-Z#])", (CHART / "values.yaml").read_text())
-    assert len(sections) > 15
-    bare, before = [], ""
-    for section in sections:
-        if "#" not in before + section:
-            bare.append(section)
-        before = section if section.startswith("#") else ""
+@pytest.mark.parametrize("file", ["values.yaml", "charts/store/values.yaml"])
+def test_every_value_is_explained(file: str) -> None:
+    """By a comment behind it or above it, or behind a key that it is a part of, if that is no whole section."""
+    lines = (CHART / file).read_text().splitlines()
+    bare: list[str] = []
+    above: list[
+        tuple[int, bool]
+    ] = []  # keys that the line is a part of: how far in, and whether something stands behind
+    for before, line in pairwise(["", *lines]):
+        if key := re.match(r"^( *)\w+:", line):
+            depth = len(key[1])
+            above = [(at, is_told) for at, is_told in above if at < depth]
+            is_section = depth == 0 and line.endswith(":")
+            if not (
+                is_section or "#" in line or before.lstrip().startswith("#") or any(told for at, told in above if at)
+            ):
+                bare.append(line)
+            above.append((depth, "#" in line))
     assert not bare
 
 
@@ -362,3 +454,13 @@ def test_notes_tell_the_next_command(render: Renderer) -> None:
     notes = said.partition("NOTES:")[2]
     assert "kubectl -n ns port-forward service/fleet-specfleet 8000:8000" in notes
     assert "https://localhost:8000/v1/models" in notes
+    assert "2 router(s)" in notes
+
+
+def test_notes_say_what_more_routers_do_not(render: Renderer) -> None:
+    values = "engine.model=m,security.apiKeysSecret.name=k,store.passwordSecret.name=p,router.autoscaling.enabled=true"
+    said = render.run(
+        "install", "fleet", str(CHART), "--dry-run=client", "--set", f"{values},router.autoscaling.by=hpa"
+    )
+    assert "2 to 5 router(s)" in said
+    assert "They do not serve" in said

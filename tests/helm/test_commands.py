@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from contracts.config import load_config
+from tests.docs.pages import PAGES, blocks_of
 from tests.helm.chart import LEAST, Renderer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -68,6 +71,19 @@ def test_the_job_downloads_with_a_function_that_there_is(render: Renderer) -> No
     assert (program, name) == ("python", "-c")
     without_names = subprocess.run([sys.executable, name, script], cwd=CHECKOUT, check=False, timeout=60)
     assert without_names.returncode == 0  # it is imported, and has nothing to do
+
+
+def test_what_pages_tell_to_install_is_what_the_chart_takes(render: Renderer) -> None:
+    """Each `helm install` of the pages renders, and mounts the Secrets that the same block tells to make."""
+    blocks = [block for page in PAGES for block in blocks_of(page) if "helm install" in block.text]
+    assert len(blocks) == 3
+    for block in blocks:
+        (line,) = re.findall(r"^helm install (.+)$", block.text, flags=re.MULTILINE)
+        words = [word.replace("my-values.yaml", "helm/examples/one-gpu-node.yaml") for word in shlex.split(line)]
+        text = render.run("template", *(str(CHECKOUT / word) if word.startswith("helm/") else word for word in words))
+        assert "REGISTRY/specfleet:" in text, block.name
+        for name, key in re.findall(r"secret generic (\S+) --from-\w+=([\w.]+)", block.text):
+            assert f"secretName: {name}, defaultMode: 0440, items: [{{key: {key}, " in text, block.name
 
 
 @pytest.fixture(scope="module")

@@ -150,6 +150,16 @@ def test_scaling_asks_for_what_there_is(render: Renderer, exported: dict[str, st
     assert "replicas" not in of["spec"], "helm would set back what KEDA has set"
 
 
+def test_scaling_of_routers_asks_for_the_queue(render: Renderer, exported: dict[str, str]) -> None:
+    router = {"autoscaling": {"enabled": True}}
+    rendered = render({**LEAST, "router": router, "monitoring": {"prometheusUrl": "http://prometheus"}})
+    query = rendered.of("ScaledObject")["spec"]["triggers"][0]["metadata"]["query"]
+    check("scaling", query, exported)
+    assert "specfleet_requests_waiting" in query
+    by_hpa = render({**LEAST, "router": {"autoscaling": {"enabled": True, "by": "hpa"}}})
+    assert by_hpa.of("HorizontalPodAutoscaler")["spec"]["metrics"][0]["external"]["metric"]["name"] in exported
+
+
 def test_monitors_find_the_router_with_a_key(render: Renderer) -> None:
     monitoring = {"serviceMonitor": True, "podMonitors": True, "keySecret": {"name": "key"}, "labels": {"release": "p"}}
     rendered = render({**LEAST, "monitoring": monitoring})

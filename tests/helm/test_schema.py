@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from helm import schema
-from helm.values import ChartValues
+from helm.values import ChartValues, OwnStore
 from tests.helm.chart import CHART
 
 
@@ -24,7 +24,12 @@ def test_the_schema_is_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_defaults_are_values() -> None:
-    values = ChartValues.model_validate(yaml.safe_load((CHART / "values.yaml").read_text()))
+    """With the subchart's among them, as Helm has them where it is on."""
+    given = yaml.safe_load((CHART / "values.yaml").read_text())
+    own = yaml.safe_load((CHART / "charts" / "store" / "values.yaml").read_text())
+    assert OwnStore.model_validate(own) == OwnStore()
+    given["store"] |= own
+    values = ChartValues.model_validate(given)
     assert values.model_fields_set == set(ChartValues.model_fields)
     for section in ("router", "store", "security", "models", "ray", "networkPolicy", "monitoring", "verifier", "image"):
         of = getattr(values, section)

@@ -62,11 +62,11 @@ security:
   {{- end }}
 {{- end -}}
 
-{{- define "specfleet.one" -}}{{ if eq (int .Values.router.replicas) 1 }}yes{{ end }}{{- end -}}
+{{- define "specfleet.one" -}}{{ if and (eq (int .Values.router.replicas) 1) (not .Values.router.autoscaling.enabled) }}yes{{ end }}{{- end -}}
 
 {{- define "specfleet.storeUrl" -}}
 {{- if include "specfleet.ownStore" . -}}
-redis://{{ include "specfleet.fullname" . }}-store.{{ .Release.Namespace }}.svc:6379/0
+redis://{{ include "store.name" (dict "root" .) }}.{{ .Release.Namespace }}.svc:6379/0
 {{- else -}}
 {{ .Values.store.url }}
 {{- end -}}

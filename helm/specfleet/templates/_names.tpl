@@ -31,7 +31,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
 {{- define "specfleet.tls" -}}{{ if not .Values.security.insecure }}yes{{ end }}{{- end -}}
-{{- define "specfleet.ownStore" -}}{{ if not .Values.store.url }}yes{{ end }}{{- end -}}
+{{- define "specfleet.ownStore" -}}{{ if .Values.store.enabled }}yes{{ end }}{{- end -}}
 {{- define "specfleet.hasVolume" -}}
 {{- with .Values.models }}{{ if or .claim.existing .claim.create .image }}yes{{ end }}{{ end -}}
 {{- end -}}
