@@ -75,7 +75,7 @@ class DrafterProbes:
             num_prompt=len(tokens),
             max_tokens=_NUM_TOKENS,
             sampling=SamplingParams(),
-            parts=MODES["vanilla"].without("pricing"),
+            parts=MODES["vanilla"].without("pricing").without("budget"),  # who is never checked shows nothing
             max_draft=_MAX_DRAFT,
             drafting=self._scheduler.roster.open(_PROBER, tokens, temperature=0.0, allowed=allowed),
             output=output,

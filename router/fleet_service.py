@@ -221,8 +221,8 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             if message.WhichOneof("message") != "round_done":
                 raise InvalidArgument(f"a verifier sends {message.WhichOneof('message')}; it answers rounds only")
             done = wire.round_done(message.round_done)
+            self.loop.poke()  # before anybody hears of a token: clients are told while the next round is under way
             self.scheduler.round_done(done)
-            self.loop.poke()
 
     async def _read_drafter(
         self, messages: AsyncIterator[fleet_pb2.FromWorker], offer: DrafterOffer, stream: WorkerStream, who: Stranger

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -10,6 +11,10 @@ from hypothesis import settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Before anything imports Triton, which declares its kernels by it: they run in its interpreter, with or without a GPU.
 os.environ["TRITON_INTERPRET"] = "1"
+
+# Shells let background commands ignore Ctrl-C, and whatever those start ignores it too: tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every run, so that a failure on one machine is a failure on all; no deadline per example,
 # because a busy machine is not a bug.
