@@ -3,8 +3,11 @@
 Calibration learns any monotone curve, so a raw score need not be a probability. It has to order nodes well, keep apart
 what is different, and mean the same whatever the request's temperature, so that one curve serves all requests.
 
-*At temperature 0* the target takes its most likely token, and the draft's probability of the token says how sure the
-draft is: score = exp(logprob).
+*At temperature 0* the target takes its most likely token. The draft's probability of a token says how often it would be
+drawn, which is another thing: where a draft gives its first choice 0.3 and the next 0.2, the target takes the first
+far more often than three times in ten, and the next less often than two. If the target's logits are the draft's plus
+what nobody knows, spread with a scale s, the chances that each is the largest go with exp(logit / s); s is near a half
+for drafts made from their target, so a score is the square of a probability among those of its siblings.
 
 *Above it* draft and target choose the best of noisy logits with the same noise. Let z(y) be the draft's logit of y over
 the temperature T plus the noise of y, and e(y) what the target's plain logit of y has over the draft's. The target's
@@ -30,7 +33,9 @@ from enum import Enum
 
 from contracts.errors import InvalidArgument
 
-__all__ = ["ScoreKind", "kind_at", "margins", "raw_score", "scaled"]
+__all__ = ["ScoreKind", "kind_at", "raw_scores", "scaled"]
+
+_SPREAD = 0.5
 
 
 class ScoreKind(Enum):
@@ -46,31 +51,39 @@ def kind_at(temperature: float) -> ScoreKind:
     return ScoreKind.MARGIN if temperature > 0.0 else ScoreKind.PROBABILITY
 
 
-def raw_score(*, logprob: float, margin: float, temperature: float) -> float:
-    """The score of a drafter with logits, of kind `kind_at(temperature)`; see the module.
+def raw_scores(values: Sequence[float], *, temperature: float) -> list[float]:
+    """The scores of the candidates of one place, by their noisy logits over the temperature (plain logits at 0), best
+    first, of kind `kind_at(temperature)`; see the module.
 
-    >>> round(raw_score(logprob=-3.0, margin=2.0, temperature=0.5), 3)
-    0.731
+    A lone candidate's is always 1: nothing is known, and calibration learns from that how often it is right.
+
+    >>> [round(score, 3) for score in raw_scores([4.0, 2.0], temperature=0.5)]
+    [0.731, 0.269]
+    >>> [round(score, 3) for score in raw_scores([4.0, 3.0], temperature=0.0)]
+    [0.881, 0.119]
     """
-    if math.isnan(logprob) or math.isnan(margin) or not 0.0 <= temperature < math.inf:
+    if not 0.0 <= temperature < math.inf or any(math.isnan(value) for value in values):
         raise InvalidArgument(
-            f"a draft has logprob {logprob}, margin {margin}, temperature {temperature}; "
-            "none of them is NaN, and the temperature is finite and not negative"
+            f"drafts have values {list(values)} at temperature {temperature}; none of them is NaN, and the temperature "
+            "is finite and not negative"
         )
     if temperature == 0.0:
-        return math.exp(min(logprob, 0.0))  # rounding in float32 can leave a sure token a little above 0
-    lead = margin * temperature
-    # Two forms of one function, so that neither overflows.
-    return 1.0 / (1.0 + math.exp(-lead)) if lead >= 0.0 else math.exp(lead) / (1.0 + math.exp(lead))
+        shares = [math.exp((value - values[0]) / _SPREAD) for value in values]
+        total = math.fsum(shares)
+        return [share / total for share in shares]
+    return [_logistic(margin * temperature) for margin in _margins(values)]
 
 
-def margins(values: Sequence[float]) -> list[float]:
-    """Margins of the candidates of one step from their noisy logits, best first: the best's to the next, the others'
-    to the best. A lone candidate's is infinite: nothing is known, its score is always 1, and calibration learns from
-    that how often it is right."""
+def _margins(values: Sequence[float]) -> list[float]:
+    """The best's to the next, the others' to the best."""
     if len(values) < 2:
         return [math.inf] * len(values)
     return [values[0] - values[1], *(value - values[0] for value in values[1:])]
+
+
+def _logistic(x: float) -> float:
+    """In two forms, so that neither overflows."""
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0.0 else math.exp(x) / (1.0 + math.exp(x))
 
 
 def scaled(value: float, low: float, high: float) -> float:

@@ -10,35 +10,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import InvalidArgument
-from speculation.scores import ScoreKind, kind_at, margins, raw_score, scaled
+from speculation.scores import ScoreKind, kind_at, raw_scores, scaled
 
 
 @given(
-    logprob=st.floats(max_value=1e-3, allow_nan=False),
-    margin=st.floats(allow_nan=False),
+    values=st.lists(st.floats(-1e6, 1e6), max_size=6).map(lambda values: sorted(values, reverse=True)),
     temperature=st.floats(0, 100),
 )
-def test_every_score_lies_between_0_and_1(logprob: float, margin: float, temperature: float) -> None:
-    if temperature > 0.0 and math.isinf(margin) and temperature * margin != margin:
-        return
-    assert 0.0 <= raw_score(logprob=logprob, margin=margin, temperature=temperature) <= 1.0
+def test_every_score_lies_between_0_and_1(values: list[float], temperature: float) -> None:
+    scores = raw_scores(values, temperature=temperature)
+    assert len(scores) == len(values)
+    assert all(0.0 <= score <= 1.0 for score in scores)
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_what_a_score_is_made_of_follows_the_temperature() -> None:
-    assert raw_score(logprob=math.log(0.25), margin=9.0, temperature=0.0) == pytest.approx(0.25)
-    assert raw_score(logprob=1e-4, margin=9.0, temperature=0.0) == 1.0  # rounded up, where the draft is sure
-    assert raw_score(logprob=-9.0, margin=0.0, temperature=0.7) == 0.5
+    assert raw_scores([math.log(0.3), math.log(0.2), math.log(0.1)], temperature=0.0) == pytest.approx(
+        [9 / 14, 4 / 14, 1 / 14]
+    )
+    assert raw_scores([2.0, 2.0], temperature=0.7) == [0.5, 0.5]
     assert (kind_at(0.0), kind_at(0.7)) == (ScoreKind.PROBABILITY, ScoreKind.MARGIN)
-    assert margins([5.0, 3.0, 2.5]) == [2.0, -2.0, -2.5]
-    assert margins([5.0]) == [math.inf]
-    assert margins([]) == []
+    assert raw_scores([5.0], temperature=0.0) == raw_scores([5.0], temperature=1.0) == [1.0]
+    assert raw_scores([], temperature=1.0) == []
     assert scaled(3.0, 1.0, 5.0) == 0.5
     for wrong in (0.0, 6.0, float("nan")):
         with pytest.raises(InvalidArgument, match=r"declared range is 1\.0 to 5\.0"):
             scaled(wrong, 1.0, 5.0)
-    for logprob, margin, temperature in ((math.nan, 0, 1), (0, math.nan, 1), (0, 0, math.nan), (0, 0, -1)):
+    for values, temperature in (([math.nan], 1.0), ([0.0], math.nan), ([0.0], -1.0)):
         with pytest.raises(InvalidArgument, match="none of them is NaN"):
-            raw_score(logprob=logprob, margin=margin, temperature=temperature)
+            raw_scores(values, temperature=temperature)
+
+
+def test_at_temperature_0_one_curve_serves_first_and_second_choices() -> None:
+    """How often the target takes a first choice and a runner-up of the same score; probabilities mix them up."""
+    rng = np.random.default_rng(3)
+    draft = rng.normal(0.0, 2.0, (20000, 30))
+    target = (draft + rng.normal(0.0, 0.7, draft.shape)).argmax(1)
+    ranked = np.argsort(-draft, axis=1)[:, :4]
+    taken = ranked == target[:, None]
+    scores = np.array([raw_scores(row, temperature=0.0) for row in np.take_along_axis(draft, ranked, 1).tolist()])
+    probs = np.take_along_axis(np.exp(draft) / np.exp(draft).sum(1, keepdims=True), ranked, 1)
+
+    def difference(by: np.ndarray) -> float:
+        of = [taken[:, rank][(by[:, rank] > 0.3) & (by[:, rank] < 0.45)].mean() for rank in (0, 1)]
+        return abs(float(of[0] - of[1]))
+
+    assert difference(scores) < 0.1 < 0.2 < difference(probs)
 
 
 def drafts(temperature: float, num: int = 6000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,9 +68,7 @@ def drafts(temperature: float, num: int = 6000) -> tuple[np.ndarray, np.ndarray,
     draft_noisy, target_noisy = draft_logits / temperature + noise, target_logits / temperature + noise
     choice = draft_noisy.argmax(1)
     best = np.sort(draft_noisy, axis=1)[:, ::-1]
-    scores = [
-        raw_score(logprob=0.0, margin=margins(list(row[:2]))[0], temperature=temperature) for row in best.tolist()
-    ]
+    scores = [raw_scores(row[:2], temperature=temperature)[0] for row in best.tolist()]
     exps = np.exp(draft_logits / temperature)
     probs = exps[np.arange(num), choice] / exps.sum(1)
     return np.array(scores), probs, choice == target_noisy.argmax(1)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from engine.work import Candidate
-from speculation.scores import margins, raw_score
+from speculation.scores import raw_scores
 
 __all__ = ["Scored", "scored"]
 
@@ -21,12 +21,9 @@ def scored(candidates: Sequence[Candidate], *, temperature: float, width: int) -
     are scaled alike. Where fewer came than were asked for (the request allows no other token), one of them it is: they
     share the whole chance. Logits that are no numbers say nothing.
     """
-    if not all(math.isfinite(candidate.value) and not math.isnan(candidate.logprob) for candidate in candidates):
+    if not all(math.isfinite(candidate.value) for candidate in candidates):
         return ()
-    scores = [
-        raw_score(logprob=candidate.logprob, margin=margin, temperature=temperature)
-        for candidate, margin in zip(candidates, margins([c.value for c in candidates]), strict=True)
-    ]
+    scores = raw_scores([candidate.value for candidate in candidates], temperature=temperature)
     total = math.fsum(scores)
     if total > 1.0 or (len(scores) < width and total > 0.0):
         scores = [score / total for score in scores]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from contracts.types import ROOT, DrafterId, DraftNode, SamplingParams, SequenceId, StepReport
 from engine.work import Draft, Drafted
-from speculation.scores import margins, raw_score
+from speculation.scores import raw_scores
 from tests.engine.checkpoints import write_checkpoint
 from tests.engine.rig import Model
 from tests.workers.drafters.rig import A
@@ -129,10 +129,7 @@ class Truth:
         self._engine.close(name)
         assert isinstance(outcome, Drafted)
         candidates = outcome.proposals[0].candidates
-        scores = [
-            raw_score(logprob=candidate.logprob, margin=margin, temperature=sampling.temperature)
-            for candidate, margin in zip(candidates, margins([c.value for c in candidates]), strict=True)
-        ]
+        scores = raw_scores([candidate.value for candidate in candidates], temperature=sampling.temperature)
         total = math.fsum(scores)
         scale = total if total > 1.0 or len(candidates) < self._width else 1.0
         return [(candidate.token, score / scale) for candidate, score in zip(candidates, scores, strict=True)]
