@@ -104,7 +104,8 @@ class CapturedSteps:
         chosen: torch.Tensor,  # [chosen] int32 on the CPU
     ) -> torch.Tensor:
         """Logits [chosen, vocabulary] float32, valid until the next step."""
-        if rows.count > MOST_ROWS or rows.count == 0 or chosen.shape[0] == 0 or self._has_failed:
+        is_large = rows.count > MOST_ROWS or (self._cache.prompts is not None and self._cache.prompts.reads(rows))
+        if is_large or rows.count == 0 or chosen.shape[0] == 0 or self._has_failed:
             return self._kernel_by_kernel(tokens, rows, chosen)
         filled = rows.filled_up(_power_of_two(rows.count))
         tiles = filled.tiles(rows_per_tile=self._rows_per_tile)
@@ -126,10 +127,10 @@ class CapturedSteps:
 
     def _kernel_by_kernel(self, tokens: torch.Tensor, rows: Rows, chosen: torch.Tensor) -> torch.Tensor:
         device = self._cache.keys.device
-        residual = embed(self._weights, self._ranks, tokens.to(device))
+        residual = embed(self._weights, self._ranks, tokens.to(device, non_blocking=True))
         self.run_layers(residual, rows.to(device), 0, len(self._weights.layers))
         # Picked here and not there, where as many choices as rows means all rows: of a filled step that is not so.
-        return head_logits(self._weights, residual[chosen.long().to(device)], chosen)
+        return head_logits(self._weights, residual[chosen.long().to(device, non_blocking=True)], chosen)
 
     def _captured(self, graph: _Graph) -> bool:
         """Captures the step that lies in it; running it while doing so writes what it will write anyway."""
@@ -155,7 +156,7 @@ class _Graph:
     def __init__(self, shape: StepShape, device: torch.device) -> None:
         self.shape = shape
         self._host = torch.zeros(sum(shape.sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
-        self._device = self._host.to(device)
+        self._device = self._host.to(device, non_blocking=True)
         self.tokens, self.chosen, flat, bounds, nodes, bitmaps = torch.split(self._device, shape.sizes)
         self.rows = Rows(flat, shape.num_rows, shape.num_table_entries)
         self.tiles = Tiles(

@@ -16,6 +16,7 @@ from engine.weights import LayerWeights, Weights
 from kernels import native
 from kernels.native import signatures
 from kernels.paged import KVCache, Rows
+from kernels.quantised import QuantisedLinear
 
 __all__ = ["CompiledStep"]
 
@@ -56,6 +57,8 @@ class CompiledStep:
             reason, level = "the CPU library could not be built", logging.WARNING
         elif config.head_dim % _HEAD_DIM_STEP != 0:
             reason = f"head_dim {config.head_dim} is not a multiple of {_HEAD_DIM_STEP}"
+        elif any(isinstance(m, QuantisedLinear) for w in weights.layers for m in (w.qkv, w.output, w.gate_up, w.down)):
+            reason = "rounded weights have a factor for each output, which it does not know"
         elif any(m.packed is None for w in weights.layers for m in (w.qkv, w.output, w.gate_up, w.down)):
             reason = "some matrices have an odd inner size and are not packed"
         if reason is None and library is not None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 
-from contracts.errors import TopologyError
+from contracts.config import ResolvedEngineConfig
+from contracts.errors import ConfigError, RankLost, TopologyError
+from engine.ranks import Ranks
+from kernels.prompts import HEAD_DIMS
 
-__all__ = ["Gpu", "cuda_device", "describe_gpus", "visible_gpus"]
+__all__ = ["Gpu", "check_fp8", "check_links", "cuda_device", "describe_gpus", "flashinfer_for", "visible_gpus"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +37,50 @@ def cuda_device(rank: int, num_ranks: int) -> str:
     logger.info("rank %d: %s", rank, describe_gpus(gpus, num_ranks))
     torch.cuda.set_device(rank)
     return f"cuda:{rank}"
+
+
+def check_fp8(capability: tuple[int, int]) -> None:
+    """Refuses weights in fp8 on a GPU that does not know the type."""
+    if capability < (8, 9):
+        major, minor = capability
+        raise ConfigError(
+            f"engine.weights is 'fp8', a type that GPUs know from compute capability 8.9 on, and this one has "
+            f"{major}.{minor}; it must be int8 or none here"
+        )
+
+
+def flashinfer_for(config: ResolvedEngineConfig, head_dim: int) -> ModuleType:
+    """The package, for an engine that need not be deterministic; refused where it could not be used."""
+    must = "it must be true here"
+    if config.device != "cuda":
+        raise ConfigError(f"engine.deterministic is false and engine.device is {config.device}, not cuda; {must}")
+    if config.dtype != "bfloat16" or head_dim not in HEAD_DIMS:
+        raise ConfigError(
+            f"engine.deterministic is false, and FlashInfer reads prompts in bfloat16 with heads of "
+            f"{', '.join(map(str, HEAD_DIMS))}, not in {config.dtype} with heads of {head_dim}; {must}"
+        )
+    if importlib.util.find_spec("flashinfer") is None:
+        raise ConfigError(
+            "engine.deterministic is false and FlashInfer is not installed; install flashinfer-python, or let it be "
+            "true"
+        )
+    return importlib.import_module("flashinfer")
+
+
+def check_links(ranks: Ranks, device: str) -> None:
+    """The group's first exchange between its GPUs, which is what connects them: at the start, and not in a round."""
+    started_s = time.monotonic()
+    try:
+        parts = ranks.gather(torch.full((1,), ranks.rank, device=device))
+    except RankLost as error:
+        raise TopologyError(
+            f"the {ranks.size} GPUs of this group cannot reach each other: {error}. What was seen of them and their "
+            "links is in the log of each rank; with NCCL_DEBUG=INFO NCCL says there why it failed"
+        ) from error
+    found = [int(part) for part in parts]
+    if found != list(range(ranks.size)):
+        raise TopologyError(f"the group's GPUs answer as ranks {found}, they must be 0 to {ranks.size - 1} in order")
+    logger.info("rank %d: %d GPUs connected in %.3g s", ranks.rank, ranks.size, time.monotonic() - started_s)
 
 
 def visible_gpus() -> list[Gpu]:

@@ -15,7 +15,7 @@ from engine.compiled import CompiledStep
 from engine.message import StepMessage
 from engine.model import embed, forward_layers, head_logits
 from engine.ranks import Ranks
-from engine.sampler import SampledNumbers, sample, stays_on_device
+from engine.sampler import SampledNumbers, sample
 from engine.weights import Weights
 from kernels import native
 from kernels.paged import KVCache, Rows
@@ -71,9 +71,11 @@ class Executor:
         num_threads: int,
         num_real_tokens: int,
         compiled: CompiledStep | CapturedSteps | None,
+        stream: torch.cuda.Stream | None = None,
     ) -> None:
         self.weights, self.cache, self.ranks = weights, cache, ranks
         self.num_threads, self.num_real_tokens, self.compiled = num_threads, num_real_tokens, compiled
+        self._stream = stream
 
     def run(
         self, message: StepMessage, hook: LayerHook | None = None, undroppable: frozenset[int] = frozenset()
@@ -85,7 +87,10 @@ class Executor:
         """
         self._is_abandoned = False
         try:
-            return self._run(message, hook, undroppable)
+            if self._stream is None:
+                return self._run(message, hook, undroppable)
+            with torch.cuda.stream(self._stream):
+                return self._run(message, hook, undroppable)
         except BaseException:
             if not self._is_abandoned:
                 self.ranks.close()
@@ -105,12 +110,11 @@ class Executor:
             else:
                 residual, alive = self._layers_with_hook(tokens, rows, message, hook, undroppable)
                 message, places, chosen = _survivors(message, alive)
-                logits = head_logits(self.weights, residual, chosen.to(device))
+                logits = head_logits(self.weights, residual, chosen.to(device, non_blocking=True))
                 num_dropped = rows.count - alive.shape[0]
             numbers = None
             if message.chosen.size:
                 shard, num_real = self.weights.shard, self.num_real_tokens
-                logits = logits if stays_on_device(logits, message) else logits.cpu()
                 numbers = sample(logits, message, self.ranks, shard, num_real_tokens=num_real).numbers()
         return StepOutput(
             sampled=numbers,
@@ -130,9 +134,9 @@ class Executor:
         if self.compiled is not None:
             return self.compiled.run(tokens, rows, chosen)
         device = self.cache.keys.device
-        residual = embed(self.weights, self.ranks, tokens.to(device))
+        residual = embed(self.weights, self.ranks, tokens.to(device, non_blocking=True))
         self._layers(residual, rows.to(device), 0, len(self.weights.layers))
-        return head_logits(self.weights, residual, chosen.long().to(device))
+        return head_logits(self.weights, residual, chosen.long().to(device, non_blocking=True))
 
     def _layers(self, residual: torch.Tensor, rows: Rows, first: int, last: int) -> torch.Tensor:
         if self.compiled is not None:
@@ -149,7 +153,7 @@ class Executor:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The residual stream of the surviving rows, and their numbers."""
         device = self.cache.keys.device
-        rows, residual = rows.to(device), embed(self.weights, self.ranks, tokens.to(device))
+        rows, residual = rows.to(device), embed(self.weights, self.ranks, tokens.to(device, non_blocking=True))
         alive = torch.arange(rows.count)
         first = 0
         for layer in message.hook_layers.tolist():
@@ -158,7 +162,11 @@ class Executor:
             keep = self._ask(hook, layer, residual, alive, undroppable)
             if not bool(keep.all()):
                 kept = torch.nonzero(keep).flatten()
-                rows, residual, alive = rows.select(kept), residual[kept.to(residual.device)], alive[kept]
+                rows, residual, alive = (
+                    rows.select(kept),
+                    residual[kept.to(residual.device, non_blocking=True)],
+                    alive[kept],
+                )
         return self._layers(residual, rows, first, len(self.weights.layers)), alive
 
     def _ask(

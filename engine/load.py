@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +17,21 @@ from contracts.errors import ConfigError, TopologyError
 from engine.captured import CapturedSteps
 from engine.checkpoint import Checkpoint
 from engine.compiled import CompiledStep
-from engine.devices import cuda_device
+from engine.devices import check_fp8, check_links, cuda_device, flashinfer_for
 from engine.engine import Engine, Follower
 from engine.executor import Executor
 from engine.ranks import Ranks, SingleRank
+from engine.streams import open_stream
 from engine.text.tokenizer import Tokenizer
 from engine.topology import Shard
-from engine.weights import load_weights
+from engine.weights import MATRIX, load_weights
 from kernels import native
 from kernels.paged import KVCache
+from kernels.prompts import PromptAttention
 
 __all__ = ["LoadedEngine", "device_of", "load_engine", "load_follower", "machine_facts", "spare_torch_threads"]
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -49,7 +54,7 @@ def load_engine(config: EngineConfig, *, ranks: Ranks | None = None, clock: Cloc
         resolved = _resolved(config, checkpoint)
         engine = Engine(
             _executor(checkpoint, resolved, tokenizer, ranks),
-            checkpoint.identity(tokenizer, dtype=resolved.dtype),
+            checkpoint.identity(tokenizer, dtype=_number_format(resolved)),
             max_context=resolved.max_context,
             max_batch_rows=resolved.max_batch_rows,
             prefix_cache=resolved.prefix_cache,
@@ -100,15 +105,36 @@ def _container_memory_bytes() -> int:
     return min(limits)
 
 
+def _number_format(config: ResolvedEngineConfig) -> str:
+    """As the fleet is told: rounded weights make another model, and a text that began with one must not change it."""
+    return config.dtype if config.weights == "none" else f"{config.dtype}, weights rounded to {config.weights}"
+
+
+def _check_weights(config: ResolvedEngineConfig, device: str) -> None:
+    """Says what rounded weights mean, and refuses them where nothing multiplies with them."""
+    if config.weights == "none":
+        return
+    if device != "cpu" and config.weights == "fp8":
+        check_fp8(torch.cuda.get_device_capability(device))
+    logger.warning(
+        "the weights of %s are rounded to %s: as a target it answers as another model than the checkpoint, as a "
+        "drafter it guesses a little differently%s",
+        config.model,
+        config.weights,
+        "" if device != "cpu" else "; on a CPU that makes nothing faster or smaller",
+    )
+
+
 def _check_agreement(ranks: Ranks, checkpoint: Checkpoint, config: ResolvedEngineConfig) -> None:
     """Refuses a group whose ranks would compute different things."""
-    mine = f"{checkpoint.digest()} {config.dtype} {config.max_context}".encode()
+    mine = f"{checkpoint.digest()} {_number_format(config)} {config.max_context}".encode()
     digest = torch.frombuffer(bytearray(hashlib.sha256(mine).digest()), dtype=torch.uint8)
     differing = [rank for rank, theirs in enumerate(ranks.gather(digest)) if not torch.equal(theirs, digest)]
     if differing:
         raise TopologyError(
-            f"rank {ranks.rank} runs {checkpoint.folder} in {config.dtype} with a context of {config.max_context}, but "
-            f"ranks {differing} run another checkpoint, dtype or max_context; all must be the same"
+            f"rank {ranks.rank} runs {checkpoint.folder} in {_number_format(config)} with a context of "
+            f"{config.max_context}, but ranks {differing} run another checkpoint, dtype, weights or max_context; all "
+            "must be the same"
         )
 
 
@@ -120,8 +146,12 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 def _resolved(config: EngineConfig, checkpoint: Checkpoint) -> ResolvedEngineConfig:
     dtype = _DTYPES["bfloat16" if config.dtype == "auto" else config.dtype]
-    num_weights = sum(torch.Size(checkpoint.shape(name)).numel() for name in checkpoint.names)
-    facts = ModelFacts(max_context=checkpoint.config.max_context, weight_bytes=num_weights * dtype.itemsize)
+    has_bytes = config.weights != "none" and device_of(config) == "cuda"
+    sizes = [
+        torch.Size(checkpoint.shape(name)).numel() * (1 if has_bytes and name.endswith(MATRIX) else dtype.itemsize)
+        for name in checkpoint.names
+    ]
+    facts = ModelFacts(max_context=checkpoint.config.max_context, weight_bytes=sum(sizes))
     return resolve_engine(config, machine_facts(), facts)
 
 
@@ -131,6 +161,9 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
     shard = Shard(config=checkpoint.config, rank=ranks.rank, num_ranks=ranks.size)
     dtype = _DTYPES[config.dtype]
     device = cuda_device(ranks.rank, ranks.size) if config.device == "cuda" else "cpu"
+    _check_weights(config, device)
+    if device != "cpu" and ranks.size > 1:
+        check_links(ranks, device)
     sizes = {
         "num_layers": shard.config.num_layers,
         "num_kv_heads": shard.num_kv_heads,
@@ -146,8 +179,13 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
             f"engine.kv_cache_bytes is {config.kv_cache_bytes}; one block of this model takes {bytes_per_block}"
         )
     with native.use_threads(config.num_threads):
-        weights = load_weights(checkpoint, shard, dtype, max_context=config.max_context, device=device)
+        weights = load_weights(
+            checkpoint, shard, dtype, max_context=config.max_context, device=device, quantised=config.weights
+        )
     cache = KVCache(**sizes, num_blocks=num_blocks, dtype=dtype, device=device)
+    if not config.deterministic:
+        cache.prompts = PromptAttention(flashinfer_for(config, shard.config.head_dim), device)
+        logger.warning("engine.deterministic is false: the same request may get another text when others are served")
     whole_step = CompiledStep.build(weights, cache) if config.compiled_step else None
     return Executor(
         weights,
@@ -156,4 +194,5 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
         num_threads=config.num_threads,
         num_real_tokens=min(tokenizer.num_real_tokens, checkpoint.config.vocab_size),
         compiled=whole_step or CapturedSteps.build(weights, ranks, cache),
+        stream=open_stream(config, device),
     )

@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 
 from engine.ranks import Ranks
-from engine.weights import LayerWeights, Weights
+from engine.weights import LayerWeights, Matrix, Weights
 from kernels.attention import attention
-from kernels.linear import Linear
 from kernels.norm import rms_norm
 from kernels.paged import KVCache, Rows
 from kernels.rotary import rotary_into_cache
@@ -91,7 +90,7 @@ def _mlp_block(
 
 
 def _add_joined(
-    linear: Linear,
+    linear: Matrix,
     x: torch.Tensor,  # [rows, inner shard]
     residual: torch.Tensor,  # [rows, hidden]
     ranks: Ranks,

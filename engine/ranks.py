@@ -133,8 +133,14 @@ class DistributedRanks:
         return ProcessGroupGloo(PrefixStore(name, store), self.rank, self.size, options)
 
     def _nccl_group(self, store: Store) -> Any:
-        from torch._C._distributed_c10d import ProcessGroupNCCL  # builds of torch without CUDA do not have it
-
+        try:
+            from torch._C._distributed_c10d import ProcessGroupNCCL
+        except ImportError as error:
+            raise TopologyError(
+                f"engine.device is cuda and engine.tensor_parallel is {self.size}, but this torch "
+                f"({torch.__version__}) was built without NCCL; install torch for CUDA, or let "
+                "engine.tensor_parallel be 1"
+            ) from error
         options = ProcessGroupNCCL.Options()
         options._timeout = datetime.timedelta(seconds=self.deadline_s)
         return ProcessGroupNCCL(PrefixStore("device", store), self.rank, self.size, options)

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
+from engine.host_copy import to_host
 from engine.message import StepMessage
 from engine.ranks import Ranks
 from engine.topology import Shard
 from kernels import gpu
 from kernels.noise import Choice, choose, log_sum
+from kernels.pick import Allowed, Edits, pick, scaled_logits
 
-__all__ = ["Sampled", "SampledNumbers", "sample", "stays_on_device"]
+__all__ = ["Sampled", "SampledNumbers", "sample"]
 
 # Enough for top-k and top-p as people use them; where it is not, it grows until it is.
 _FIRST_NUM_CANDIDATES = 64
@@ -41,11 +45,30 @@ class Sampled:
 
     def numbers(self) -> SampledNumbers:
         """The same as plain numbers, all at once: reading a tensor element by element takes longer than a row."""
+        if gpu.runs(self.values):
+            return self._fetched()
         return SampledNumbers(
             values=self.values.tolist(),
             tokens=self.tokens.tolist(),
             logprobs=None if self.logprobs is None else self.logprobs.tolist(),
             likeliest=None if self.likeliest is None else (self.likeliest[0].tolist(), self.likeliest[1].tolist()),
+        )
+
+    def _fetched(self) -> SampledNumbers:
+        """From a GPU, in one piece."""
+        parts = {"values": self.values, "tokens": self.tokens}
+        if self.logprobs is not None:
+            parts["logprobs"] = self.logprobs
+        if self.likeliest is not None:
+            parts["likeliest"], parts["likeliest_tokens"] = self.likeliest
+        here = dict(zip(parts, to_host(list(parts.values())), strict=True))
+        return SampledNumbers(
+            values=here["values"].tolist(),
+            tokens=here["tokens"].long().tolist(),
+            logprobs=None if self.logprobs is None else here["logprobs"].tolist(),
+            likeliest=None
+            if self.likeliest is None
+            else (here["likeliest"].tolist(), here["likeliest_tokens"].long().tolist()),
         )
 
 
@@ -57,15 +80,6 @@ class SampledNumbers:
     tokens: list[list[int]]
     logprobs: list[list[float]] | None
     likeliest: tuple[list[list[float]], list[list[int]]] | None
-
-
-def stays_on_device(logits: torch.Tensor, message: StepMessage) -> bool:
-    """Whether logits on a GPU are chosen from there, so that only the choices have to come to the host.
-
-    What needs more than argmax and noise is done on the host: penalties, masks, limits, log-probabilities.
-    """
-    needs_more = message.edits.size or message.masked.size or message.is_limited or message.wants_logprobs
-    return gpu.runs(logits) and not needs_more
 
 
 def sample(
@@ -80,39 +94,99 @@ def sample(
     first = shard.vocabulary.start
     if shard.vocabulary.stop > num_real_tokens:  # the model's vocabulary may be padded past the tokenizer's
         logits[:, max(num_real_tokens - first, 0) :] = -math.inf
-    raw = logits
+    if gpu.runs(logits):
+        return _sample_on_gpu(logits, message, ranks, shard)
+    raw = logits = logits.cpu() if logits.is_cuda else logits  # without Triton a GPU chooses nothing
     if message.edits.size or message.masked.size:
         logits = logits.clone()
         _apply_edits(logits, message, shard)
         _apply_masks(logits, message, shard)
-    thresholds = _thresholds(logits, message, ranks, shard) if message.is_limited else [-math.inf] * logits.shape[0]
-    choices = [
-        Choice(
-            seed=int(seed),
-            position=int(position),
-            inverse_temperature=1.0 / temperature if temperature > 0 else 1.0,
-            noisy=temperature > 0,
-            threshold=threshold,
-        )
-        for seed, position, temperature, threshold in zip(
-            message.seeds.tolist(), message.positions.tolist(), message.settings[:, 0].tolist(), thresholds, strict=True
-        )
-    ]
-    values, tokens = choose(logits, choices, num_top=message.num_top, first_token=first)
+    thresholds: dict[int, float] = {}
+    if message.is_limited:
+        limited = _limited_rows(message)
+        inverse = torch.from_numpy((1.0 / message.settings[limited, 0]).astype(np.float32))
+        scaled = logits[torch.from_numpy(limited)] * inverse[:, None]
+        thresholds = _thresholds(scaled, limited, message, ranks, shard)
+    values, tokens = choose(logits, _choices(message, thresholds), num_top=message.num_top, first_token=first)
     if ranks.size == 1 and not message.wants_logprobs:
         return Sampled(values=values, tokens=tokens, logprobs=None, likeliest=None)
     picked = raw.gather(1, (tokens - first).clamp(min=0))
-    values, tokens, picked = _merge(ranks, values, tokens, picked)
-    if not message.wants_logprobs:
-        return Sampled(values=values, tokens=tokens, logprobs=None, likeliest=None)
-    normaliser = _log_normaliser(raw, ranks)[:, None]
+    merged = _merge(ranks, values, tokens, picked)
+    return (
+        _with_logprobs(raw, log_sum(raw), merged, message, ranks, first) if message.wants_logprobs else _plain(merged)
+    )
+
+
+def _sample_on_gpu(
+    logits: torch.Tensor,  # [rows, vocabulary shard] float32
+    message: StepMessage,
+    ranks: Ranks,
+    shard: Shard,
+) -> Sampled:
+    """The same where the logits lie: a group of ranks with limits exchanges candidates through the host, nobody else
+    waits for the device before all is chosen."""
+    first, choices, limits = shard.vocabulary.start, _choices(message), None
+    edits = Edits(places=message.edits, values=message.edit_values)
+    allowed = Allowed(rows=message.masked, bits=message.masks) if message.masked.size else Allowed.all()
+    if message.is_limited and ranks.size == 1:
+        greedy = message.settings[:, :1] <= 0
+        limits = np.where(greedy, (0.0, 1.0, 0.0), message.settings[:, 1:])
+    elif message.is_limited:
+        limited = _limited_rows(message)
+        rows = limited.tolist()
+        scaled = scaled_logits(logits, choices, rows, edits=edits, allowed=allowed, first_token=first)
+        choices = _choices(message, _thresholds(scaled, limited, message, ranks, shard))
+    num_top = message.num_top
+    found = pick(logits, choices, edits=edits, allowed=allowed, limits=limits, num_top=num_top, first_token=first)
+    merged = _merge(ranks, found.values, found.tokens, found.logits)
+    return (
+        _with_logprobs(logits, found.masses, merged, message, ranks, first)
+        if message.wants_logprobs
+        else _plain(merged)
+    )
+
+
+def _choices(message: StepMessage, thresholds: Mapping[int, float] = MappingProxyType({})) -> list[Choice]:
+    """How each row chooses; `thresholds` are those of the limited rows."""
+    return [
+        Choice(
+            seed=seed,
+            position=position,
+            inverse_temperature=1.0 / temperature if temperature > 0 else 1.0,
+            noisy=temperature > 0,
+            threshold=thresholds.get(row, -math.inf),
+        )
+        for row, (seed, position, temperature) in enumerate(
+            zip(message.seeds.tolist(), message.positions.tolist(), message.settings[:, 0].tolist(), strict=True)
+        )
+    ]
+
+
+_Merged = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Values, tokens and unprocessed logits of the best [rows, num_top] of all ranks."""
+
+
+def _plain(merged: _Merged) -> Sampled:
+    return Sampled(values=merged[0], tokens=merged[1], logprobs=None, likeliest=None)
+
+
+def _with_logprobs(
+    raw: torch.Tensor,  # [rows, vocabulary shard]
+    masses: torch.Tensor,  # [rows, 2] of `log_sum`
+    merged: _Merged,
+    message: StepMessage,
+    ranks: Ranks,
+    first_token: int,
+) -> Sampled:
+    normaliser = _log_normaliser(masses, ranks)[:, None]
     likeliest = None
     if message.num_likeliest > 0:
         plain = [Choice()] * raw.shape[0]
-        best, best_tokens = choose(raw, plain, num_top=message.num_likeliest, first_token=first)
+        best, best_tokens = choose(raw, plain, num_top=message.num_likeliest, first_token=first_token)
         best, best_tokens, _ = _merge(ranks, best, best_tokens, best)
         likeliest = (best.double() - normaliser, best_tokens)
-    return Sampled(values=values, tokens=tokens, logprobs=picked.double() - normaliser, likeliest=likeliest)
+    values, tokens, logits = merged
+    return Sampled(values=values, tokens=tokens, logprobs=logits.double() - normaliser, likeliest=likeliest)
 
 
 def _apply_edits(
@@ -141,28 +215,33 @@ def _apply_masks(
         logits[row, torch.from_numpy(allowed == 0)] = -math.inf
 
 
+def _limited_rows(message: StepMessage) -> Array:
+    """Numbers of the rows whose top-k, top-p or min-p is active."""
+    temperature, top_k, top_p, min_p = message.settings.T
+    return np.flatnonzero((temperature > 0) & ((top_k > 0) | (top_p < 1.0) | (min_p > 0.0)))
+
+
 def _thresholds(
-    logits: torch.Tensor,  # [rows, vocabulary shard]
+    scaled: torch.Tensor,  # [limited, vocabulary shard]: the limited rows, edited, masked and scaled
+    limited: Array,  # [limited]
     message: StepMessage,
     ranks: Ranks,
     shard: Shard,
-) -> list[float]:
-    """For each row the smallest scaled logit that may be chosen; minus infinity where all may."""
-    temperature, top_k, top_p, min_p = message.settings.T
-    limited = np.flatnonzero((temperature > 0) & ((top_k > 0) | (top_p < 1.0) | (min_p > 0.0)))
-    thresholds = [-math.inf] * logits.shape[0]
-    inverse = torch.from_numpy((1.0 / temperature[limited]).astype(np.float32))
-    scaled = logits[torch.from_numpy(limited)] * inverse[:, None]
-    masses = [part.double().numpy() for part in ranks.gather(log_sum(scaled))]
+) -> dict[int, float]:
+    """For each limited row the smallest scaled logit that may be chosen; minus infinity where all may."""
+    _, top_k, top_p, min_p = message.settings.T
+    thresholds: dict[int, float] = {}
+    masses = [part.cpu().double().numpy() for part in ranks.gather(log_sum(scaled))]
     undecided = {int(row): index for index, row in enumerate(limited)}
     num_candidates = max(_FIRST_NUM_CANDIDATES, int(top_k[limited].max()) + 1)
     vocabulary = -(-shard.config.vocab_size // ranks.size)  # of the largest shard
     while undecided:
-        count = min(num_candidates, logits.shape[1])
+        count = min(num_candidates, scaled.shape[1])
         is_complete = num_candidates >= vocabulary
-        best = torch.full((scaled.shape[0], min(num_candidates, vocabulary)), -math.inf)
+        best = torch.full((scaled.shape[0], min(num_candidates, vocabulary)), -math.inf, device=scaled.device)
         best[:, :count] = scaled.topk(count, dim=-1).values
-        listed = np.stack([part.numpy() for part in ranks.gather(best)]).astype(np.float64)  # [ranks, rows, candidates]
+        # [ranks, rows, candidates]
+        listed = np.stack([part.cpu().numpy() for part in ranks.gather(best)]).astype(np.float64)
         for row, index in list(undecided.items()):
             found = _threshold(
                 np.sort(listed[:, index].flatten())[::-1],
@@ -235,11 +314,11 @@ def _merge(
 
 
 def _log_normaliser(
-    raw: torch.Tensor,  # [rows, vocabulary shard]
+    masses: torch.Tensor,  # [rows, 2] of `log_sum`
     ranks: Ranks,
 ) -> torch.Tensor:
     """log(sum(exp(logits))) over the whole vocabulary: [rows] float64."""
-    parts = [part.double() for part in ranks.gather(log_sum(raw))]
+    parts = [part.double() for part in ranks.gather(masses)]
     # Not a reduction over a stack: that waits for torch's threads, which are slow to wake where cores are busy.
     largest = functools.reduce(torch.maximum, [part[:, 0] for part in parts])
     total = torch.zeros_like(largest)

@@ -10,8 +10,13 @@ from engine.checkpoint import Checkpoint
 from engine.rope_config import rope_inverse_frequencies
 from engine.topology import Shard
 from kernels.linear import Linear
+from kernels.quantised import QuantisedLinear
 
-__all__ = ["LayerWeights", "Weights", "load_weights"]
+__all__ = ["MATRIX", "LayerWeights", "Matrix", "Weights", "load_weights"]
+
+Matrix = Linear | QuantisedLinear
+MATRIX = "_proj.weight"
+"""How the names of the layers' matrices end, which may be rounded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,13 +24,13 @@ class LayerWeights:
     """One transformer layer. Norm weights and biases are float32; matrices are in the engine's type."""
 
     attention_norm: torch.Tensor  # [hidden]
-    qkv: Linear  # [(heads + 2 * kv_heads) * head_dim, hidden]
+    qkv: Matrix  # [(heads + 2 * kv_heads) * head_dim, hidden]
     query_norm: torch.Tensor | None  # [head_dim]
     key_norm: torch.Tensor | None  # [head_dim]
-    output: Linear  # [hidden, heads * head_dim]
+    output: Matrix  # [hidden, heads * head_dim]
     mlp_norm: torch.Tensor  # [hidden]
-    gate_up: Linear  # [2 * mlp, hidden]
-    down: Linear  # [hidden, mlp]
+    gate_up: Matrix  # [2 * mlp, hidden]
+    down: Matrix  # [hidden, mlp]
     window: int  # positions that a row sees, itself included; 0 for all
 
 
@@ -51,10 +56,19 @@ class Weights:
 
 
 def load_weights(
-    checkpoint: Checkpoint, shard: Shard, dtype: torch.dtype, *, max_context: int, device: str = "cpu"
+    checkpoint: Checkpoint,
+    shard: Shard,
+    dtype: torch.dtype,
+    *,
+    max_context: int,
+    device: str = "cpu",
+    quantised: str = "none",
 ) -> Weights:
-    """Reads this rank's part; missing or mis-shaped tensors are refused by name."""
-    reader = _Reader(checkpoint, shard, dtype, device)
+    """Reads this rank's part; missing or mis-shaped tensors are refused by name.
+
+    `quantised` is what the layers' matrices are rounded to; embedding and head, which decide most, stay as they are.
+    """
+    reader = _Reader(checkpoint, shard, dtype, device, quantised)
     config = shard.config
     head_name = "model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"
     head = reader.matrix(head_name, config.vocab_size, config.hidden_size, rows=shard.vocabulary)
@@ -86,8 +100,9 @@ def rotary_tables(shard: Shard, max_context: int, device: str) -> tuple[torch.Te
 
 
 class _Reader:
-    def __init__(self, checkpoint: Checkpoint, shard: Shard, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, shard: Shard, dtype: torch.dtype, device: str, quantised: str) -> None:
         self.checkpoint, self.shard, self.dtype, self.device = checkpoint, shard, dtype, device
+        self.quantised = quantised
 
     def vector(self, name: str, size: int, part: slice | None = None) -> torch.Tensor:
         return self.checkpoint.tensor(name, expect=(size,), rows=part).float().to(self.device)
@@ -100,6 +115,9 @@ class _Reader:
 
     def matrix(self, name: str, outputs: int, inner: int, *, rows: slice) -> Linear:
         return Linear(self.part(name, outputs, inner, rows=rows))
+
+    def in_layer(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix:
+        return Linear(weight, bias) if self.quantised == "none" else QuantisedLinear(weight, self.quantised, bias)
 
     def layer(self, index: int) -> tuple[LayerWeights, torch.Tensor | None]:
         config, shard = self.shard.config, self.shard
@@ -123,13 +141,13 @@ class _Reader:
         )
         weights = LayerWeights(
             attention_norm=self.vector(f"{prefix}input_layernorm.weight", hidden),
-            qkv=Linear(qkv, qkv_bias),
+            qkv=self.in_layer(qkv, qkv_bias),
             query_norm=self.vector(f"{attention}q_norm.weight", config.head_dim) if config.qk_norm else None,
             key_norm=self.vector(f"{attention}k_norm.weight", config.head_dim) if config.qk_norm else None,
-            output=Linear(self.part(f"{attention}o_proj.weight", hidden, config.q_size, columns=shard.heads)),
+            output=self.in_layer(self.part(f"{attention}o_proj.weight", hidden, config.q_size, columns=shard.heads)),
             mlp_norm=self.vector(f"{prefix}post_attention_layernorm.weight", hidden),
-            gate_up=Linear(gate_up),
-            down=Linear(self.part(f"{mlp}down_proj.weight", hidden, config.mlp_size, columns=shard.mlp)),
+            gate_up=self.in_layer(gate_up),
+            down=self.in_layer(self.part(f"{mlp}down_proj.weight", hidden, config.mlp_size, columns=shard.mlp)),
             window=config.sliding_window[index] or 0,
         )
         return weights, self.vector(f"{attention}o_proj.bias", hidden) if config.o_bias else None

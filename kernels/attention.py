@@ -37,6 +37,8 @@ def attention(
     tensor([[2., 4.]])
     """
     _check(queries, rows, cache, window)
+    if cache.prompts is not None and cache.prompts.reads(rows):
+        return cache.prompts(queries, rows, cache, layer, window=window)
     if gpu.runs(queries):
         from kernels.gpu.attention import attention as on_gpu
 

@@ -8,6 +8,9 @@ Blocks hold sixteen tokens; a slot is `block * 16 + lane`. The layout is that of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 
 from kernels import gpu
@@ -15,7 +18,7 @@ from kernels.native import signatures
 from kernels.native.memory import large_empty
 from kernels.tiles import Tiles, plan_tiles
 
-__all__ = ["BLOCK_TOKENS", "KVCache", "Rows"]
+__all__ = ["BLOCK_TOKENS", "KVCache", "PromptReader", "Rows", "Run"]
 
 BLOCK_TOKENS = 16
 
@@ -46,6 +49,8 @@ class KVCache:
         if head_dim % width != 0:
             raise ValueError(f"head_dim {head_dim} is not a multiple of {width}, as {dtype} keys need")
         self.key_width = width
+        self.prompts: PromptReader | None = None
+        """Another way to read prompts, for engines that need not be deterministic."""
         self.num_layers, self.num_blocks = num_layers, num_blocks
         self.num_kv_heads, self.head_dim, self.dtype = num_kv_heads, head_dim, dtype
         blocks = (num_layers, num_blocks, num_kv_heads)
@@ -95,8 +100,8 @@ class KVCache:
         if gpu.runs(self.keys):
             from kernels.gpu.paged import copy_slots
 
-            device = self.keys.device
-            copy_slots(self.keys, self.values, sources.to(device), targets.to(device))
+            from_there, to_there = torch.stack([sources, targets]).to(self.keys.device, non_blocking=True)
+            copy_slots(self.keys, self.values, from_there, to_there)
             return
         from_block, from_lane = sources.long() // BLOCK_TOKENS, sources.long() % BLOCK_TOKENS
         to_block, to_lane = targets.long() // BLOCK_TOKENS, targets.long() % BLOCK_TOKENS
@@ -106,6 +111,20 @@ class KVCache:
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
     return large_empty(shape, dtype) if device == "cpu" else torch.empty(shape, dtype=dtype, device=device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Rows that follow each other in one text, and see its keys through its block table alone."""
+
+    count: int
+    num_keys: int  # of the last row, itself included
+    table: int  # where the table begins
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that the keys lie in."""
+        return -(-self.num_keys // BLOCK_TOKENS)
 
 
 class Rows:
@@ -128,6 +147,8 @@ class Rows:
         self._host: torch.Tensor | None = flat if flat.device.type == "cpu" else None
         self._native: signatures.Rows | None = None
         self._tiles: dict[int, Tiles] = {}
+        self._runs: list[Run] | None = None
+        self._changes_in_place = False
 
     @staticmethod
     def from_lists(
@@ -218,6 +239,30 @@ class Rows:
     def use_tiles(self, rows_per_tile: int, tiles: Tiles) -> None:
         """For rows whose numbers change in place, with tiles that do so too."""
         self._tiles[rows_per_tile] = tiles
+        self._changes_in_place = True
+
+    def runs(self) -> list[Run]:
+        """The rows as stretches of texts; none where some see a tree, or where the numbers change in place."""
+        if self._changes_in_place:
+            return []
+        if self._runs is None:
+            self._runs = self._find_runs()
+        return self._runs
+
+    def _find_runs(self) -> list[Run]:
+        n, numbers = self.count, self.host[: 4 * self.count].view(4, -1).tolist()
+        positions, _, in_table, tables = numbers
+        if any(seen != position + 1 for seen, position in zip(in_table, positions, strict=True)):
+            return []
+        starts = [
+            row
+            for row in range(n)
+            if row == 0 or tables[row] != tables[row - 1] or positions[row] != positions[row - 1] + 1
+        ]
+        return [
+            Run(count=end - start, num_keys=in_table[end - 1], table=tables[start])
+            for start, end in zip(starts, [*starts[1:], n], strict=True)
+        ]
 
     def filled_up(self, count: int) -> Rows:
         """The rows on the CPU, the last repeated until there are so many."""
@@ -274,3 +319,23 @@ class Rows:
             base + 4 * n * size,
             base + (5 * n + 1 + self.num_table_entries) * size,
         )
+
+
+class PromptReader(Protocol):
+    """A way to compute the attention of prompts; kernels/prompts.py is one."""
+
+    def reads(self, rows: Rows) -> bool:
+        """Whether these rows are for it."""
+        ...
+
+    def __call__(
+        self,
+        queries: torch.Tensor,  # [rows, heads * head_dim] in the cache's type
+        rows: Rows,
+        cache: KVCache,
+        layer: int,
+        *,
+        window: int,
+    ) -> torch.Tensor:
+        """What attention.py's function gives, in another order of sums."""
+        ...

@@ -39,8 +39,9 @@ def count_larger_reference(
     rows: torch.Tensor,  # [n] integers
     values: torch.Tensor,  # [n] float32
 ) -> torch.Tensor:
-    """The plain meaning."""
-    return (logits[rows.long()] > values[:, None]).sum(dim=1, dtype=torch.int32)
+    """The plain meaning. Row by row: taking the rows out of a large vocabulary takes longer than comparing them."""
+    counts = [torch.count_nonzero(logits[row] > value) for row, value in zip(rows.tolist(), values, strict=True)]
+    return torch.stack(counts).int() if counts else torch.zeros(0, dtype=torch.int32, device=logits.device)
 
 
 def compact_rows(

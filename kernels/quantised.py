@@ -4,7 +4,9 @@ Rounding weights changes every logit a little, and so the target: a fleet whose 
 quantised model would, not as the checkpoint does. Nothing here is used unless somebody asks for it by name.
 
 An output's weights share one factor, its largest divided by the largest of the type; they are multiplied as numbers of
-x's type, and the finished sum by the factor. So a row's result does not depend on other rows, as in linear.py.
+x's type, which holds each of them exactly, and the finished sum by the factor. So a row's result does not depend on
+other rows, as in linear.py. On a CPU the library of linear.py multiplies them, and they are held in x's type: the
+answers of the rounded model, at the speed and size of the other.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from __future__ import annotations
 import torch
 
 from kernels import gpu
-from kernels.linear import linear_reference
+from kernels.linear import Linear, linear_reference
 
-__all__ = ["QUANTISED_DTYPES", "QuantisedLinear", "quantised_reference"]
+__all__ = ["QUANTISED_DTYPES", "QuantisedLinear", "quantise", "quantised_reference"]
 
 QUANTISED_DTYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 _LARGEST = {"int8": 127.0, "fp8": torch.finfo(torch.float8_e4m3fn).max}
@@ -31,6 +33,9 @@ class QuantisedLinear:
             [0.5039]])
     """
 
+    packed: torch.Tensor | None = None
+    """Never: whoever multiplies by packed weights alone, as the compiled step does, would forget the factors."""
+
     def __init__(
         self,
         weight: torch.Tensor,  # [outputs, inner] float32 or bfloat16
@@ -46,15 +51,19 @@ class QuantisedLinear:
         self.outputs, self.inner = weight.shape
         self.dtype = weight.dtype
         self.bias = None if bias is None else bias.float()
-        largest = weight.float().abs().amax(dim=1)
-        self.scales = torch.where(largest > 0, largest / _LARGEST[kind], 1.0)
-        scaled = weight.float() / self.scales[:, None]
-        self.weight = (scaled.round() if kind == "int8" else scaled).to(QUANTISED_DTYPES[kind])
+        rounded, self.scales = quantise(weight, kind)
+        self._linear: Linear | None = None
+        self.weight: torch.Tensor | None = rounded
+        if weight.device.type == "cpu" and not gpu.runs(weight):
+            linear = Linear(rounded.to(weight.dtype))
+            if linear.packed is not None:
+                self._linear, self.weight = linear, None
 
     @property
     def num_bytes(self) -> int:
         """Bytes of weights that one pass reads."""
-        return self.weight.numel() + self.scales.numel() * self.scales.element_size()
+        held = self._linear.num_bytes if self.weight is None and self._linear is not None else self.outputs * self.inner
+        return held + self.scales.numel() * self.scales.element_size()
 
     def __call__(
         self,
@@ -63,11 +72,38 @@ class QuantisedLinear:
         """x W^T + b as float32 [rows, outputs], with W as it was rounded."""
         if x.dim() != 2 or x.shape[1] != self.inner or x.dtype != self.dtype:
             raise ValueError(f"expected {self.dtype} rows of {self.inner}, got {x.dtype} {tuple(x.shape)}")
+        if self._linear is not None:
+            y = self._linear(x).mul_(self.scales)
+            return y if self.bias is None else y.add_(self.bias)
+        assert self.weight is not None
         if gpu.runs(x):
             from kernels.gpu.quantised import quantised_linear
 
             return quantised_linear(x.contiguous(), self.weight, self.scales, self.bias)
         return quantised_reference(x, self.weight, self.scales, self.bias)
+
+    def add_to(
+        self,
+        x: torch.Tensor,  # [rows, inner]
+        y: torch.Tensor,  # [rows, outputs] float32, changed in place
+    ) -> torch.Tensor:
+        """y += x W^T + b."""
+        return y.add_(self(x))
+
+
+def quantise(
+    weight: torch.Tensor,  # [outputs, inner] float32 or bfloat16
+    kind: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rounded weights [outputs, inner], and a factor for each output, float32 [outputs].
+
+    >>> quantise(torch.tensor([[2.0, -1.0]]), "int8")
+    (tensor([[127, -64]], dtype=torch.int8), tensor([0.0157]))
+    """
+    largest = weight.float().abs().amax(dim=1)
+    scales = torch.where(largest > 0, largest / _LARGEST[kind], 1.0)
+    scaled = weight.float() / scales[:, None]
+    return (scaled.round() if kind == "int8" else scaled).to(QUANTISED_DTYPES[kind]), scales
 
 
 def quantised_reference(

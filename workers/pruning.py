@@ -22,7 +22,7 @@ from contracts.clock import Clock, SystemClock
 from contracts.errors import TopologyError
 from contracts.types import ROOT, Verdict
 from engine.engine import Engine
-from engine.model import head_logits
+from engine.likelier import num_likelier
 from engine.work import Outcome, Verify, Work
 from speculation.cost import StepCost
 from speculation.pruning import PruningGate, PruningPolicy
@@ -180,7 +180,14 @@ class PruningLook:
         place_of[alive] = np.arange(alive.size)
         # A parent is there wherever its child is, for whoever leaves takes its descendants along.
         parents = np.where(is_node, place_of[self.rows.parents[alive]], -1)
-        num_above = self._num_above(hidden, self.rows.tokens[alive], parents, is_node)
+        num_above = np.zeros(alive.size, dtype=np.int64)
+        num_above[is_node] = num_likelier(
+            self.engine.executor.weights,
+            hidden,
+            parents[is_node],
+            self.rows.tokens[alive][is_node],
+            num_real_tokens=self.engine.limits.num_real_tokens,
+        )
         stay = self.policy.stay(layer, num_above, parents, is_node)
         self.left_after.update(dict.fromkeys(alive[~stay].tolist(), layer))
         self.checks.append(
@@ -192,20 +199,3 @@ class PruningLook:
             )
         )
         return torch.from_numpy(stay)
-
-    def _num_above(
-        self,
-        hidden: torch.Tensor,  # [n, hidden]
-        tokens: NDArray[np.int64],  # [n]
-        parents: NDArray[np.int64],  # [n]
-        is_node: NDArray[np.bool_],  # [n]
-    ) -> NDArray[np.int64]:
-        """How many tokens each node's parent likes better than the node's: [n], 0 for rows that are no nodes."""
-        asked = np.unique(parents[is_node])  # fewer than rows, for somebody is no parent
-        logits = head_logits(self.engine.executor.weights, hidden, torch.from_numpy(asked).to(hidden.device))
-        num_above = np.zeros(tokens.size, dtype=np.int64)
-        for parent, row in zip(asked.tolist(), logits[:, : self.engine.limits.num_real_tokens], strict=True):
-            children = np.flatnonzero(parents == parent)
-            own = row[torch.from_numpy(tokens[children]).to(row.device)]
-            num_above[children] = (row[None, :] > own[:, None]).sum(dim=1).cpu().numpy()
-        return num_above

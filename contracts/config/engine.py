@@ -20,10 +20,34 @@ class EngineConfig(ConfigModel):
         Literal["auto", "bfloat16", "float32"],
         Field(description="Number format of weights and KV cache; auto: bfloat16"),
     ] = "auto"
+    weights: Annotated[
+        Literal["none", "int8", "fp8"],
+        Field(
+            description="Rounds the layers' matrices to one byte a weight, which a GPU reads in half the time; none: "
+            "as they are. Answers of a target with rounded weights are another model's"
+        ),
+    ] = "none"
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         Field(description="Where the model runs; auto: cuda where there is one"),
     ] = "auto"
+    gpu_priority: Annotated[
+        Literal["normal", "high"],
+        Field(
+            description="high: of two engines in one process, or in processes under MPS, this one's kernels go first"
+        ),
+    ] = "normal"
+    gpu_multiprocessors: Annotated[
+        Literal["all"] | Annotated[int, Field(ge=1, le=1024)],
+        Field(description="On how many of the GPU's multiprocessors it runs, where driver and torch can part them"),
+    ] = "all"
+    deterministic: Annotated[
+        bool,
+        Field(
+            description="Whether a text is the same whoever else is served; false: long prompts are read by "
+            "FlashInfer, on a GPU where it is installed, whose sums depend on the batch"
+        ),
+    ] = True
     num_threads: Annotated[
         Auto | Annotated[int, Field(ge=1, le=1024)],
         Field(description="CPU threads of each rank; auto: the machine's CPUs shared out over its ranks"),

@@ -27,7 +27,7 @@ class MachineFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What a checkpoint says about its size; `weight_bytes` are the whole model's, in the dtype it will run in."""
+    """What a checkpoint says about its size; `weight_bytes` are the whole model's, as it will be held."""
 
     max_context: int
     weight_bytes: int
@@ -39,7 +39,11 @@ class ResolvedEngineConfig:
 
     model: str
     dtype: Literal["bfloat16", "float32"]
+    weights: Literal["none", "int8", "fp8"]
     device: Literal["cpu", "cuda"]
+    gpu_priority: Literal["normal", "high"]
+    gpu_multiprocessors: int | None  # None: all
+    deterministic: bool
     num_threads: int
     tensor_parallel: int
     kv_cache_bytes: int
@@ -68,7 +72,11 @@ def resolve_engine(config: EngineConfig, machine: MachineFacts, model: ModelFact
     return ResolvedEngineConfig(
         model=config.model,
         dtype="bfloat16" if config.dtype == "auto" else config.dtype,
+        weights=config.weights,
         device=device,
+        gpu_priority=config.gpu_priority,
+        gpu_multiprocessors=None if config.gpu_multiprocessors == "all" else config.gpu_multiprocessors,
+        deterministic=config.deterministic,
         num_threads=_num_threads(config, machine),
         tensor_parallel=config.tensor_parallel,
         kv_cache_bytes=_kv_cache_bytes(config, device, machine, model),

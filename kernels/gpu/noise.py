@@ -10,6 +10,7 @@ Equal values go by the smaller token in both, so where the cuts are does not mat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,22 @@ import triton.language as tl
 
 from kernels.noise import Choice
 
-__all__ = ["best_of_parts", "choose", "gumbel_of_words", "log_sum", "noise", "num_parts", "on_device", "part_of"]
+__all__ = [
+    "BLOCK",
+    "Asked",
+    "best_of_parts",
+    "choose",
+    "edited",
+    "gumbel_of_words",
+    "log_sum",
+    "noise",
+    "num_parts",
+    "numbers_of",
+    "part_of",
+]
 
-_BLOCK = 1024
+BLOCK = 1024
+"""Tokens of a part."""
 _SUM_BLOCK = 4096
 _NO_TOKEN = tl.constexpr(2**62)
 _MINUS_INFINITY = tl.constexpr(float("-inf"))
@@ -31,8 +45,8 @@ def noise(seed: int, position: int, first: int, last: int, device: torch.device 
     """Noise of tokens first..last-1, float32 on the device: for tests, for `choose` makes its own."""
     out = torch.empty(last - first, dtype=torch.float32, device=device)
     numbers = torch.tensor([_signed(seed), position], dtype=torch.int64, device=device)
-    _noise[(triton.cdiv(last - first // 4 * 4, _BLOCK),)](
-        numbers, out, first, last, first // 4 * 4, BLOCK=_BLOCK, enable_fp_fusion=False
+    _noise[(triton.cdiv(last - first // 4 * 4, BLOCK),)](
+        numbers, out, first, last, first // 4 * 4, BLOCK=BLOCK, enable_fp_fusion=False
     )
     return out
 
@@ -42,7 +56,7 @@ def gumbel_of_words(
 ) -> torch.Tensor:
     """The transform alone, float32 [n]: for tests, which reach the ends of the distribution by it."""
     out = torch.empty(words.shape[0], dtype=torch.float32, device=words.device)
-    _transform[(triton.cdiv(words.shape[0], _BLOCK),)](words, out, words.shape[0], BLOCK=_BLOCK, enable_fp_fusion=False)
+    _transform[(triton.cdiv(words.shape[0], BLOCK),)](words, out, words.shape[0], BLOCK=BLOCK, enable_fp_fusion=False)
     return out
 
 
@@ -55,18 +69,38 @@ def choose(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Values float32 and tokens int64, both [rows, num_top]."""
     nothing = torch.empty(0, device=logits.device)
-    values, tokens, _, _ = best_of_parts(
-        logits, on_device(choices, logits.device), None, (nothing, nothing), num_top=num_top, first_token=first_token
+    asked = Asked(
+        choices=numbers_of(choices).to(logits.device, non_blocking=True),
+        edit_starts=None,
+        edit_tokens=nothing,
+        edit_values=nothing,
+        mask_of=None,
+        masks=nothing,
+        mask_bytes=0,
     )
+    values, tokens, _, _ = best_of_parts(logits, asked, num_top=num_top, first_token=first_token)
     return values, tokens
 
 
-def on_device(choices: Sequence[Choice], device: torch.device) -> torch.Tensor:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What is asked of each row, on the device."""
+
+    choices: torch.Tensor  # [rows, 4] int64, of `numbers_of`
+    edit_starts: torch.Tensor | None  # [rows * parts + 1] int32: where the edits of each part begin
+    edit_tokens: torch.Tensor  # [n] int32, within the shard
+    edit_values: torch.Tensor  # [n, 2] float32: factors and addends
+    mask_of: torch.Tensor | None  # [rows] int32: the row's mask, -1 where it may choose every token
+    masks: torch.Tensor  # [m, mask_bytes] uint8: a bit for each token of the whole vocabulary
+    mask_bytes: int
+
+
+def numbers_of(choices: Sequence[Choice]) -> torch.Tensor:
     """All choices as one tensor [rows, 4] int64, so that they cross at once: seed, position, two floats, noisy."""
     floats = torch.tensor([(c.inverse_temperature, c.threshold) for c in choices], dtype=torch.float32)
     numbers = torch.tensor([(_signed(c.seed), c.position, 0, c.noisy) for c in choices], dtype=torch.int64)
     numbers[:, 2] = floats.view(torch.int64)[:, 0]
-    return numbers.to(device, non_blocking=True)
+    return numbers
 
 
 def _signed(seed: int) -> int:
@@ -76,9 +110,7 @@ def _signed(seed: int) -> int:
 
 def best_of_parts(
     logits: torch.Tensor,  # [rows, size] float32
-    choices: torch.Tensor,  # [rows, 4] int64, of `on_device`
-    edit_starts: torch.Tensor | None,  # [rows * parts + 1] int32: where the edits of each part begin
-    edits: tuple[torch.Tensor, torch.Tensor],  # tokens [n] int32 within the shard; factors and addends [n, 2] float32
+    asked: Asked,
     *,
     num_top: int,
     first_token: int,
@@ -98,9 +130,12 @@ def best_of_parts(
     part_sums = torch.empty(rows, parts, 2, dtype=torch.float32, device=device)
     _best_of_part[(rows, parts)](
         logits,
-        choices,
-        edit_starts,
-        *edits,
+        asked.choices,
+        asked.edit_starts,
+        asked.edit_tokens,
+        asked.edit_values,
+        asked.mask_of,
+        asked.masks,
         part_values,
         part_tokens,
         part_raw,
@@ -109,8 +144,10 @@ def best_of_parts(
         logits.stride(0),
         first_token,
         num_top,
-        EDITED=edit_starts is not None,
-        BLOCK=_BLOCK,
+        asked.mask_bytes,
+        EDITED=asked.edit_starts is not None,
+        MASKED=asked.mask_of is not None,
+        BLOCK=BLOCK,
         enable_fp_fusion=False,
     )
     _best_of_row[(rows,)](
@@ -133,7 +170,7 @@ def best_of_parts(
 
 def num_parts(size: int, first_token: int) -> int:
     """Parts begin at multiples of four tokens, because one draw of the generator serves four."""
-    return -(-(size + first_token % 4) // _BLOCK)
+    return -(-(size + first_token % 4) // BLOCK)
 
 
 def part_of(
@@ -141,7 +178,7 @@ def part_of(
     first_token: int,
 ) -> np.ndarray[Any, np.dtype[np.int32]]:
     """The part of the shard in which each lies."""
-    return (columns + first_token % 4) // _BLOCK
+    return (columns + first_token % 4) // BLOCK
 
 
 def log_sum(
@@ -225,12 +262,45 @@ def _log(z, e):
 
 
 @triton.jit
+def edited(
+    found,
+    tokens,
+    columns,
+    held,
+    row,
+    place,
+    edit_starts,
+    edit_tokens,
+    edit_values,
+    mask_of,
+    masks,
+    mask_bytes,
+    EDITED: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Logits of one part of a row after its penalties, and minus infinity where its mask has no bit."""
+    if EDITED:
+        for edit in range(tl.load(edit_starts + place), tl.load(edit_starts + place + 1)):
+            factor, addend = tl.load(edit_values + edit * 2), tl.load(edit_values + edit * 2 + 1)
+            changed = tl.where(found > 0.0, tl.div_rn(found, factor), found * factor) + addend
+            found = tl.where(columns == tl.load(edit_tokens + edit), changed, found)
+    if MASKED:
+        mask = tl.load(mask_of + row)
+        if mask >= 0:
+            bits = tl.load(masks + mask.to(tl.int64) * mask_bytes + tokens // 8, mask=held, other=0)
+            found = tl.where((bits.to(tl.int32) >> (tokens % 8).to(tl.int32)) & 1 != 0, found, _MINUS_INFINITY)
+    return found
+
+
+@triton.jit
 def _best_of_part(
     logits,
     choices,
     edit_starts,
     edit_tokens,
     edit_values,
+    mask_of,
+    masks,
     part_values,
     part_tokens,
     part_raw,
@@ -239,7 +309,9 @@ def _best_of_part(
     row_stride,
     first_token,
     num_top,
+    mask_bytes,
     EDITED: tl.constexpr,
+    MASKED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -253,16 +325,26 @@ def _best_of_part(
     sums = tl.sum(tl.exp(raw - tl.where(largest == _MINUS_INFINITY, 0.0, largest)), axis=0)
     tl.store(part_sums + place * 2, largest)
     tl.store(part_sums + place * 2 + 1, sums)
-    edited = raw
-    if EDITED:
-        for edit in range(tl.load(edit_starts + place), tl.load(edit_starts + place + 1)):
-            factor, addend = tl.load(edit_values + edit * 2), tl.load(edit_values + edit * 2 + 1)
-            changed = tl.where(edited > 0.0, tl.div_rn(edited, factor), edited * factor) + addend
-            edited = tl.where(columns == tl.load(edit_tokens + edit), changed, edited)
+    changed = edited(
+        raw,
+        tokens,
+        columns,
+        held,
+        row,
+        place,
+        edit_starts,
+        edit_tokens,
+        edit_values,
+        mask_of,
+        masks,
+        mask_bytes,
+        EDITED,
+        MASKED,
+    )
     choice = choices + row * 4
     floats = (choice + 2).to(tl.pointer_type(tl.float32))
     inverse_temperature, threshold = tl.load(floats), tl.load(floats + 1)
-    scaled = edited * inverse_temperature
+    scaled = changed * inverse_temperature
     value = scaled
     if tl.load(choice + 3) != 0:
         value = scaled + _noise_of(tl.load(choice), tl.load(choice + 1), start, BLOCK)

@@ -36,6 +36,8 @@ def headline(status: pb.StatusResponse) -> RenderableType:
     """What is served, and how much of it."""
     model = status.model
     what = f"{printable(model.name)}, {count(model.num_parameters)} parameters" if model.name else "no model yet"
+    if model.dtype:
+        what += f" in {printable(model.dtype)}"
     first = Text.assemble(
         ("specfleet", "bold"), f" {printable(status.version)}, up {duration(status.uptime_s)}: {what}"
     )

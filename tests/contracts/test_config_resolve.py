@@ -44,7 +44,11 @@ def test_what_was_said_by_hand_stays() -> None:
     said: dict[str, Any] = {
         "model": "m",
         "dtype": "float32",
+        "weights": "int8",
         "device": "cpu",
+        "gpu_priority": "high",
+        "gpu_multiprocessors": 24,
+        "deterministic": False,
         "num_threads": 3,
         "tensor_parallel": 2,
         "kv_cache_bytes": 5 * GIB,

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import importlib.util
+from pathlib import Path
+from typing import Any
 
-from contracts.errors import TopologyError
-from engine.devices import Gpu, describe_gpus
+import pytest
+import torch
+
+from contracts.config import EngineConfig, MachineFacts, ModelFacts, resolve_engine
+from contracts.errors import ConfigError, RankLost, TopologyError
+from engine.devices import Gpu, check_links, describe_gpus, flashinfer_for
+from engine.ranks import DistributedRanks, SingleRank
 
 
 def gpu(*peers: int) -> Gpu:
@@ -27,3 +34,54 @@ def test_a_group_without_a_gpu_for_each_rank_is_refused(seen: list[Gpu]) -> None
     message = rf"tensor_parallel is 2, which needs as many GPUs .* sees {len(seen)} \({'H100' if seen else 'none'}\)"
     with pytest.raises(TopologyError, match=message):
         describe_gpus(seen, 2)
+
+
+class Answering(SingleRank):
+    """Rank 0 of two, who hears what is given."""
+
+    size = 2
+
+    def __init__(self, answers: list[int] | RankLost) -> None:
+        self._answers = answers
+
+    def gather(self, mine: torch.Tensor) -> list[torch.Tensor]:
+        if isinstance(self._answers, RankLost):
+            raise self._answers
+        return [torch.tensor([answer]) for answer in self._answers]
+
+
+def test_gpus_that_do_not_reach_each_other_are_refused_at_the_start() -> None:
+    check_links(Answering([0, 1]), "cpu")
+    with pytest.raises(TopologyError, match=r"answer as ranks \[0, 0\], they must be 0 to 1 in order"):
+        check_links(Answering([0, 0]), "cpu")
+    lost = RankLost("rank 0 lost touch with its group of 2", rank=None, waited_s=1.0)
+    with pytest.raises(TopologyError, match=r"2 GPUs of this group cannot reach each other: rank 0 lost .*NCCL_DEBUG"):
+        check_links(Answering(lost), "cpu")
+
+
+@pytest.mark.skipif(torch.distributed.is_nccl_available(), reason="this torch has NCCL")
+def test_a_group_on_gpus_needs_a_torch_with_nccl(tmp_path: Path) -> None:
+    with pytest.raises(TopologyError, match=r"tensor_parallel is 1, but this torch .* was built without NCCL"):
+        DistributedRanks(address=f"file://{tmp_path / 'meet'}", rank=0, size=1, deadline_s=5.0, device="cuda")
+
+
+def test_flashinfer_is_refused_where_it_could_not_be_used() -> None:
+    machine = MachineFacts(num_cpus=2, memory_bytes=2**36, has_cuda=True, cuda_memory_bytes=2**36)
+
+    def found(head_dim: int = 128, **said: Any) -> None:
+        config = EngineConfig(model="m", deterministic=False, **said)
+        flashinfer_for(resolve_engine(config, machine, ModelFacts(max_context=64, weight_bytes=2**30)), head_dim)
+
+    with pytest.raises(
+        ConfigError, match=r"deterministic is false and engine\.device is cpu, not cuda; it must be true"
+    ):
+        found(device="cpu")
+    with pytest.raises(ConfigError, match="heads of 64, 128, 256, not in bfloat16 with heads of 80; it must be true"):
+        found(80)
+    with pytest.raises(ConfigError, match="not in float32 with heads of 128"):
+        found(dtype="float32")
+    if importlib.util.find_spec("flashinfer") is None:
+        with pytest.raises(
+            ConfigError, match="FlashInfer is not installed; install flashinfer-python, or let it be true"
+        ):
+            found()

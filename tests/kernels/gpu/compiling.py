@@ -14,11 +14,12 @@ import re
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 
 from kernels.noise import Choice
 from kernels.paged import KVCache
-from kernels.pick import Edit
+from kernels.pick import Allowed, Edits
 from tests.kernels.scenes import lay_out, make_scene, random_layout
 
 
@@ -99,7 +100,10 @@ def launch_all(*, fp8: bool) -> None:
     noise.noise(1, 2, 3, 100, "cpu")
     noise.gumbel_of_words(torch.tensor([1, 2]))
     noise.choose(x, choices, num_top=4, first_token=1)
-    pick.pick(x, choices, [Edit(row=0, token=5, factor=2.0)], first_token=0)
+    everyone, edits = Allowed.all(), Edits.of([(0, 5, 2.0, 0.0)])
+    allowed = Allowed(rows=np.array([1]), bits=np.zeros((1, hidden // 8), np.uint8))
+    pick.pick(x, choices, edits, everyone, None, num_top=1, first_token=0)
+    pick.pick(x, choices, edits, allowed, np.array([(5, 0.9, 0.1)] * 3), num_top=4, first_token=0)
     pruning.count_larger(x, torch.tensor([0, 1]), torch.zeros(2))
     pruning.compact_rows(x, torch.tensor([True, False, True]))
 

@@ -110,8 +110,11 @@ SLIPS = [
         "token_of * 0 + 7, _NO_TOKEN), axis=0)",
         lambda: test_noise.check_choose(size=1030, first_token=3, num_top=4),
     ),
-    Slip("noise", "tl.div_rn(edited, factor)", "edited * factor", test_pick.check, users=("pick",)),
+    Slip("noise", "tl.div_rn(found, factor)", "found * factor", test_pick.check, users=("pick",)),
+    Slip("noise", "(tokens % 8)", "(columns % 8)", test_pick.check_masks, users=("pick",)),
     Slip("pick", 'kind="stable")', 'kind="stable")[::-1]', test_pick.check),
+    Slip("pick", "trial, lanes) >= k", "trial, lanes) > k", lambda: test_pick.check_limits((5,))),
+    Slip("pick", "enough = top_p *", "enough = 0.6 * top_p *", lambda: test_pick.check_limits((1,))),
     Slip("pruning", "found > tl.load", "found >= tl.load", test_pruning.check_count),
     Slip(
         "pruning",

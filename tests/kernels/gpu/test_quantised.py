@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
-from kernels.quantised import QUANTISED_DTYPES, QuantisedLinear
+from kernels.quantised import QUANTISED_DTYPES, QuantisedLinear, quantise
 from tests.kernels.gpu.interpreter import interpreter
-from tests.kernels.rig import DTYPES, assert_close, dependent_rows, normal
+from tests.kernels.rig import DTYPES, assert_close, dependent_rows, normal, same_bits
 
 # Half a step of the rounding, of an output's largest weight: 127 steps, or three bits behind the point of each number.
 STEP = {"int8": 0.5 / 127, "fp8": 2.0**-4}
@@ -18,13 +20,12 @@ def check(kind: str, dtype: torch.dtype, *, on_gpu: bool = True) -> None:
     weight, bias = normal(37, 83, seed=1, dtype=dtype), normal(37, seed=2)
     weight[5] = 0.0
     x = normal(3, 83, seed=0, dtype=dtype)
-    layer = QuantisedLinear(weight, kind, bias)
-    if on_gpu:
-        with interpreter():
-            found = layer(x)
-    else:
+    with interpreter() if on_gpu else contextlib.nullcontext():
+        layer = QuantisedLinear(weight, kind, bias)
         found = layer(x)
-    rounded = layer.weight.double() * layer.scales.double()[:, None]
+        assert same_bits(layer.add_to(x, found.clone()), found + found)
+    numbers, scales = quantise(weight, kind)
+    rounded = numbers.double() * scales.double()[:, None]
     sizes = x.double().abs() @ rounded.abs().T + bias.abs()
     assert_close(found, x.double() @ rounded.T + bias.double(), rtol=2.0**-22, atol=sizes * 2.0**-20)
     largest = weight.double().abs().amax(dim=1, keepdim=True)
@@ -39,15 +40,19 @@ def test_exact_for_the_rounded_weights(kind: str, dtype: torch.dtype, on_gpu: bo
 
 
 @pytest.mark.parametrize("kind", QUANTISED_DTYPES)
-def test_rows_do_not_depend_on_their_neighbours(kind: str) -> None:
-    layer = QuantisedLinear(normal(33, 70, seed=1, dtype=torch.bfloat16), kind)
-    with interpreter():
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_rows_do_not_depend_on_their_neighbours(kind: str, on_gpu: bool) -> None:
+    with interpreter() if on_gpu else contextlib.nullcontext():
+        layer = QuantisedLinear(normal(33, 70, seed=1, dtype=torch.bfloat16), kind)
         x = normal(5, 70, seed=0, dtype=torch.bfloat16)
         assert dependent_rows(layer, x, 0, num_groups=2) == []
 
 
-def test_half_the_bytes_of_bfloat16() -> None:
-    assert QuantisedLinear(torch.ones(256, 1024, dtype=torch.bfloat16), "int8").num_bytes < 0.51 * 256 * 1024 * 2
+def test_half_the_bytes_of_bfloat16_where_the_bytes_are_read() -> None:
+    weight = torch.ones(256, 1024, dtype=torch.bfloat16)
+    with interpreter():
+        assert QuantisedLinear(weight, "int8").num_bytes < 0.51 * 256 * 1024 * 2
+    assert QuantisedLinear(weight, "int8").num_bytes >= 256 * 1024 * 2
 
 
 def test_what_cannot_be_quantised_is_refused() -> None:
