@@ -3,11 +3,12 @@
     python -m benchmarks.peers --corpus DIR --out build/peers
 
 The same checkpoints, prompts as token ids, and threads of the target for all: Hugging Face `generate` plain, with an
-assistant, and with prompt lookup; our modes through the real service. All are warm and take turns, alternation by
-alternation. The target is the demo family's, inflated here unless --target names a folder. A mode may lack parts:
-`fleet-routing-fusion` is `fleet` with the first drafter only, which is also Hugging Face's assistant.
+assistant, and with prompt lookup; llama.cpp's server and OpenVINO GenAI, plain and with a draft model, where they are
+installed; our modes through the real service. All are warm and take turns, alternation by alternation. The target is
+the demo family's, inflated here unless --target names a folder. A mode may lack parts: `fleet-routing-fusion` is
+`fleet` with the first drafter only, which is also everyone else's assistant.
 
-Answers of our modes must be the same, and greedy ones in float32 those of all peers; in bfloat16 the share is told.
+Answers of our modes must be the same, and greedy ones in float32 those of Hugging Face; else the share is told.
 Each side computes in the type that is its quickest here, unless it is named: see --their-dtype.
 """
 
@@ -17,10 +18,10 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
@@ -28,30 +29,26 @@ from pathlib import Path
 
 from benchmarks.peers import guard
 from benchmarks.peers.arrivals import Arrivals, measure_arrivals
-from benchmarks.peers.figures import Same, compared, rows, same_tokens
+from benchmarks.peers.figures import compared, rows, same_tokens
 from benchmarks.peers.fleet import FleetMode
-from benchmarks.peers.hugging_face import PREFIX, WAYS, best_dtype, hugging_face
-from benchmarks.peers.peer import Peer
+from benchmarks.peers.hugging_face import best_dtype
+from benchmarks.peers.lineup import DEFAULT, Rig, chosen, lined_up, versions
 from benchmarks.peers.pictures import draw
 from benchmarks.peers.report import Report, content, markdown
 from benchmarks.peers.turns import Cell, Turn, alternate
 from benchmarks.peers.workloads import WORKLOADS, Workload, workload
-from benchmarks.service_rig import measured_fleet, name_of
+from benchmarks.service_rig import name_of
 from benchmarks.timing import describe_machine
-from contracts.errors import InvalidArgument, SpecfleetError
+from contracts.errors import SpecfleetError
 from models.inflate import inflate, parse_size
 from models.tokenizer import load_tokenizer
-from router.front import FrontLimits
-from router.modes import mode_parts
 from router.timeline import Span
-from specfleet.async_client import AsyncClient
 
 __all__ = ["main"]
 
 _DEMO = Path(__file__).parents[2] / "models" / "demo"
 _EXPERTS = ("general", "sql", "translation", "dialogue", "data2text", "cli_help")
 _DRAFTERS = [*(str(_DEMO / f"drafter-{name}") for name in _EXPERTS), "prompt_lookup"]
-_PEERS = [*(f"{PREFIX}{way}" for way in WAYS), "off", "vanilla", "pearl", "fleet", "fleet-routing-fusion"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where tokens differ that must not, or a ratio has dropped; 2 for what can never work."""
     options = _options(arguments)
     try:
-        _check(options)
         works = _workloads(options)
+        rig = _rig(options, works)
+        names = chosen(options.only, rig, _say)
         baseline = guard.read_baseline(options.check, _conditions(options)) if options.check else None
         with tempfile.TemporaryDirectory() as folder:
             target = options.target or _inflated(options, Path(folder))
-            measured = asyncio.run(_measure(options, works, target))
+            measured = asyncio.run(_measure(options, works, names, target, rig))
         report = Report(
-            machine=f"{describe_machine()}, transformers {version('transformers')}",
+            machine=", ".join([describe_machine(), f"transformers {version('transformers')}", *versions(names, rig)]),
             conditions={**_conditions(options), "alternations": options.alternations},
             turns=measured.turns,
             rows=rows(measured.turns),
@@ -82,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             spans=measured.spans,
         )
         _tell(report, options.out)
-        wrong = [_difference(each) for each in report.same if _is_wrong(each, {options.dtype, options.their_dtype})]
+        wrong = [each.told for each in report.same if each.is_wrong({options.dtype, options.their_dtype})]
         if options.save_baseline:
             ratios = guard.guarded(_guard_turns(measured.turns))
             guard.write_baseline(options.save_baseline, ratios, _conditions(options), report.machine)
@@ -104,7 +102,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--drafter",
         action="append",
         metavar="KIND_OR_DIR",
-        help="can be given several times; the first is Hugging Face's assistant too; default: the demo family's",
+        help="can be given several times; the first is everyone else's assistant too; default: the demo family's",
     )
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="folder of the text domains and prompts/")
     parser.add_argument(
@@ -112,7 +110,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--temperature", type=float, action="append", metavar="T", help="default: 0 and 0.8")
     parser.add_argument("--together", type=_positive, action="append", metavar="N", help="default: 1, 4 and 16")
-    parser.add_argument("--only", action="append", metavar="PEER", help=f"default: {', '.join(_PEERS)}")
+    parser.add_argument("--only", action="append", metavar="PEER", help=f"default: {', '.join(DEFAULT)}")
     parser.add_argument("--alternations", type=_positive, default=5, metavar="N", help="turns of each (default 5)")
     parser.add_argument("--num-prompts", type=_positive, default=14, metavar="N", help="of a turn (default 14)")
     parser.add_argument("--max-tokens", type=_positive, default=64, metavar="N", help="of an answer (default 64)")
@@ -128,6 +126,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=["bfloat16", "float32"],
         help="of Hugging Face's; default: float32 with --dtype float32, else what is quicker on this processor",
     )
+    parser.add_argument(
+        "--llama-server",
+        default=shutil.which("llama-server") or "llama-server",
+        metavar="FILE",
+        help="llama.cpp's server (default: the one on the path)",
+    )
+    parser.add_argument(
+        "--openvino-python",
+        default=sys.executable,
+        metavar="FILE",
+        help="a Python that has OpenVINO GenAI, which needs nothing else of this repository (default: this one)",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write peers.json, peers.md and pictures here")
     parser.add_argument("--check", type=Path, metavar="FILE", help="fail where a ratio is worse than in this baseline")
     parser.add_argument("--save-baseline", type=Path, metavar="FILE", help="write this run's ratios as a baseline")
@@ -136,7 +146,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.workload = options.workload or (WORKLOADS if options.corpus else WORKLOADS[:1])
     options.temperature = options.temperature or [0.0, 0.8]
     options.together = options.together or [1, 4, 16]
-    options.only = options.only or _PEERS
     options.their_dtype = options.their_dtype or (best_dtype() if options.dtype == "bfloat16" else options.dtype)
     return options
 
@@ -145,17 +154,6 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
-
-
-def _check(options: argparse.Namespace) -> None:
-    """Refuses before anything is loaded."""
-    for peer in options.only:
-        if peer.removeprefix(PREFIX) not in WAYS or not peer.startswith(PREFIX):
-            mode_parts(peer)
-    if f"{PREFIX}assisted" in options.only and not Path(options.drafter[0]).is_dir():
-        raise InvalidArgument(
-            f"the first drafter is {options.drafter[0]!r}; right is a checkpoint folder, which assists Hugging Face too"
-        )
 
 
 def _conditions(options: argparse.Namespace) -> dict[str, object]:
@@ -178,16 +176,32 @@ def _workloads(options: argparse.Namespace) -> list[Workload]:
     return [workload(name, tokenizer, corpus=options.corpus, count=options.num_prompts) for name in options.workload]
 
 
+def _rig(options: argparse.Namespace, works: Sequence[Workload]) -> Rig:
+    return Rig(
+        drafters=options.drafter,
+        max_draft=options.max_draft,
+        threads=options.threads,
+        dtype=options.dtype,
+        their_dtype=options.their_dtype,
+        llama_server=options.llama_server,
+        openvino_python=options.openvino_python,
+        together=max(options.together),
+        context=max(len(question.tokens) for work in works for question in work.questions) + options.max_tokens,
+    )
+
+
 def _inflated(options: argparse.Namespace, folder: Path) -> str:
     inflate(_DEMO / "target", folder, num_parameters=parse_size(options.params))
     return str(folder)
 
 
-async def _measure(options: argparse.Namespace, works: Sequence[Workload], target: str) -> _Measured:
+async def _measure(
+    options: argparse.Namespace, works: Sequence[Workload], names: Sequence[str], target: str, rig: Rig
+) -> _Measured:
     turns: list[Turn] = []
     arrivals: list[Arrivals] = []
     spans: list[Span] = []
-    async with _peers(options, target) as peers:
+    async with lined_up(names, target, rig) as peers:
         for work, temperature, together in product(works, options.temperature, options.together):
             turns += await alternate(
                 Cell(workload=work.name, temperature=temperature, together=together),
@@ -212,39 +226,6 @@ async def _measure(options: argparse.Namespace, works: Sequence[Workload], targe
     return _Measured(turns=turns, arrivals=arrivals, spans=spans)
 
 
-@asynccontextmanager
-async def _peers(options: argparse.Namespace, target: str) -> AsyncIterator[list[Peer]]:
-    """All that were asked for, loaded, in the order in which they were."""
-    async with AsyncExitStack() as stack:
-        found: dict[str, Peer] = {}
-        for name in options.only:
-            if name.startswith(PREFIX):
-                found[name] = await stack.enter_async_context(
-                    hugging_face(
-                        name.removeprefix(PREFIX),
-                        target=target,
-                        assistant=options.drafter[0],
-                        dtype=options.their_dtype,
-                        threads=options.threads,
-                    )
-                )
-        modes = [name for name in options.only if name not in found]
-        if modes:
-            fleet = await stack.enter_async_context(
-                measured_fleet(
-                    target=target,
-                    drafters=options.drafter,
-                    limits=FrontLimits(max_draft=options.max_draft, max_waiting=4096),
-                    dtype=options.dtype,
-                    threads=options.threads,
-                    prefix_cache=False,  # every turn asks the same prompts, and Hugging Face reads them each time
-                )
-            )
-            client = await stack.enter_async_context(AsyncClient(f"127.0.0.1:{fleet.router.port}"))
-            found |= {name: FleetMode(name=name, fleet=fleet, client=client) for name in modes}
-        yield [found[name] for name in options.only]
-
-
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -256,18 +237,6 @@ def _tell(report: Report, out: Path | None) -> None:
         (out / "peers.md").write_text(markdown(report), encoding="utf-8")
         (out / "peers.json").write_text(json.dumps(content(report), indent=1) + "\n", encoding="utf-8")
         draw(report, out)
-
-
-def _is_wrong(same: Same, dtypes: set[str]) -> bool:
-    must_be_same = dtypes == {"float32"} or not same.reference.startswith(PREFIX)
-    return must_be_same and same.num_same < same.num_answers
-
-
-def _difference(same: Same) -> str:
-    return (
-        f"{same.peer} gave {same.num_answers - same.num_same} of {same.num_answers} answers other tokens than "
-        f"{same.reference} ({same.workload}, temperature {same.temperature:g})"
-    )
 
 
 def _guard_turns(turns: Sequence[Turn]) -> list[Turn]:

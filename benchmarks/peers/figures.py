@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from benchmarks.peers import hugging_face, llamacpp
 from benchmarks.peers.estimate import Estimate, bootstrapped, ratio
-from benchmarks.peers.hugging_face import PREFIX
+from benchmarks.peers.peer import is_ours
 from benchmarks.peers.turns import Cell, Turn
 
 __all__ = ["ASSISTED", "FIGURES", "OFF", "OVERS", "PLAIN", "Ratio", "Row", "Same", "compared", "rows", "same_tokens"]
 
-PLAIN, ASSISTED, OFF = f"{PREFIX}plain", f"{PREFIX}assisted", "off"
-OVERS = (PLAIN, ASSISTED, OFF)
+PLAIN, ASSISTED, OFF = f"{hugging_face.PREFIX}plain", f"{hugging_face.PREFIX}assisted", "off"
+OVERS = (PLAIN, ASSISTED, f"{llamacpp.PREFIX}draft", OFF)
 _DEPTHS = range(1, 9)
 
 FIGURES: Mapping[str, Callable[[Turn], float]] = {
@@ -59,6 +60,21 @@ class Same:
     num_same: int
     num_answers: int
 
+    def is_wrong(self, dtypes: set[str]) -> bool:
+        """Where tokens differ that must not: ours never; ours and Hugging Face's not in float32."""
+        held = all(is_ours(name) for name in (self.peer, self.reference)) or (
+            dtypes == {"float32"}
+            and all(is_ours(name) or name.startswith(hugging_face.PREFIX) for name in (self.peer, self.reference))
+        )
+        return held and self.num_same < self.num_answers
+
+    @property
+    def told(self) -> str:
+        return (
+            f"{self.peer} gave {self.num_answers - self.num_same} of {self.num_answers} answers other tokens than "
+            f"{self.reference} ({self.workload}, temperature {self.temperature:g})"
+        )
+
 
 def rows(turns: Sequence[Turn]) -> list[Row]:
     found = []
@@ -77,7 +93,8 @@ def rows(turns: Sequence[Turn]) -> list[Row]:
 
 
 def compared(turns: Sequence[Turn]) -> list[Ratio]:
-    """Every peer over Hugging Face plain and assisted and over our own plain decoding, where those were measured."""
+    """Every peer over Hugging Face plain and assisted, llama.cpp with a draft model and our own plain decoding, where
+    those were measured."""
     by_peer = _by_peer(turns)
     return [
         Ratio(
@@ -101,7 +118,7 @@ def same_tokens(turns: Sequence[Turn]) -> list[Same]:
             turn
             for turn in turns
             if (turn.cell.workload, turn.cell.temperature) == (workload, temperature)
-            and (_is_ours(turn.peer) if ours else temperature == 0.0)
+            and (is_ours(turn.peer) if ours else temperature == 0.0)
         ]
         for peer in dict.fromkeys(turn.peer for turn in of):
             num_same = num_answers = 0
@@ -121,10 +138,6 @@ def same_tokens(turns: Sequence[Turn]) -> list[Same]:
                 )
             )
     return list(dict.fromkeys(found))
-
-
-def _is_ours(peer: str) -> bool:
-    return not peer.startswith(PREFIX)
 
 
 def _by_peer(turns: Sequence[Turn]) -> dict[tuple[Cell, str], list[Turn]]:

@@ -1,4 +1,4 @@
-"""Hugging Face `generate` as a process: questions come as lines of JSON, answers go as lines of JSON.
+"""Hugging Face `generate` as a process: see `line_process.py` for the lines that it reads and writes.
 
 `python -m benchmarks.peers.hugging_face_process --help`. A way of generating has a process of its own, so that its
 processor time and memory are its own.
@@ -45,23 +45,24 @@ def main() -> int:
         speculation = {"assistant_model": assistant}
     elif options.way == "lookup":
         speculation = {"prompt_lookup_num_tokens": _LOOKUP_TOKENS}
-    print(json.dumps({"ready": True}), flush=True)
+    print(json.dumps([]), flush=True)
     for line in sys.stdin:
-        print(json.dumps(_answer(target, speculation, json.loads(line))), flush=True)
+        turn = json.loads(line)
+        print(json.dumps([_answer(target, speculation, tokens, turn) for tokens in turn["questions"]]), flush=True)
     return 0
 
 
-def _answer(target: Any, speculation: dict[str, Any], question: dict[str, Any]) -> dict[str, Any]:
-    prompt, clock = torch.tensor([question["tokens"]]), _RoundClock()
-    torch.manual_seed(question["seed"])
+def _answer(target: Any, speculation: dict[str, Any], tokens: list[int], turn: dict[str, Any]) -> dict[str, Any]:
+    prompt, clock = torch.tensor([tokens]), _RoundClock()
+    torch.manual_seed(turn["seed"])
     sampling: dict[str, Any] = {"do_sample": False}
-    if question["temperature"] > 0.0:
-        sampling = {"do_sample": True, "temperature": question["temperature"], "top_k": 0, "top_p": 1.0}
+    if turn["temperature"] > 0.0:
+        sampling = {"do_sample": True, "temperature": turn["temperature"], "top_k": 0, "top_p": 1.0}
     began_s = time.perf_counter()
     target.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
-        max_new_tokens=question["max_tokens"],
+        max_new_tokens=turn["max_tokens"],
         streamer=clock,
         **sampling,
         **speculation,

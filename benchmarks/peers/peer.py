@@ -8,7 +8,9 @@ from typing import Protocol
 
 from benchmarks.peers.workloads import Question
 
-__all__ = ["Ask", "Peer", "RouterWork", "Said"]
+__all__ = ["Ask", "Peer", "RouterWork", "Said", "is_ours"]
+
+_THEIRS = ("hf-", "llamacpp-", "openvino-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,3 +61,8 @@ class Peer(Protocol):
 
     async def answer(self, questions: Sequence[Question], ask: Ask) -> list[Said]:
         """In the order of the questions."""
+
+
+def is_ours(name: str) -> bool:
+    """Whether a peer is a mode of ours, by its name."""
+    return not name.startswith(_THEIRS)

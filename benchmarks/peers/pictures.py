@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.arrivals import Arrivals
 from benchmarks.peers.figures import PLAIN, Ratio, Row
-from benchmarks.peers.hugging_face import PREFIX
+from benchmarks.peers.peer import is_ours
 from benchmarks.peers.report import Report
 from benchmarks.simulator.drawing import COLOURS, figure, finish
 from router.timeline import Span
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-_THEIRS = ("#4b5563", "#8d99ae", "#b08968")
+_THEIRS = {
+    "hf": ("#4b5563", "#8d99ae", "#c3cad6"),
+    "llamacpp": ("#7f5539", "#b08968"),
+    "openvino": ("#6d597a", "#b1a7c6"),
+}
+"""By whose they are, which is the first part of their names."""
 _OURS = {"off": COLOURS[2], "vanilla": COLOURS[1], "pearl": COLOURS[4], "fleet": COLOURS[3]}
 _LESS = (COLOURS[7], COLOURS[5], COLOURS[6])
 """Modes that lack parts."""
@@ -32,7 +37,8 @@ def draw(report: Report, folder: Path) -> None:
     colours = _colours(list(dict.fromkeys(row.peer for row in report.rows)))
     if speed_ups := [each for each in report.ratios if each.over == PLAIN]:
         _draw_speed_ups(speed_ups, colours, folder / "speed-up.png")
-    _draw_together(report.rows, colours, folder / "at-once.png")
+    if len({row.cell.together for row in report.rows}) > 1:
+        _draw_together(report.rows, colours, folder / "at-once.png")
     if any(any(row.accepted_at) for row in report.rows):
         _draw_acceptance(report.rows, colours, folder / "acceptance.png")
     if report.arrivals:
@@ -42,8 +48,8 @@ def draw(report: Report, folder: Path) -> None:
 
 
 def _colours(peers: Sequence[str]) -> dict[str, str]:
-    theirs, less = cycle(_THEIRS), cycle(_LESS)
-    return {peer: _OURS.get(peer) or next(theirs if peer.startswith(PREFIX) else less) for peer in peers}
+    theirs, less = {whose: cycle(colours) for whose, colours in _THEIRS.items()}, cycle(_LESS)
+    return {peer: _OURS.get(peer) or next(theirs.get(peer.partition("-")[0], less)) for peer in peers}
 
 
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
@@ -56,8 +62,16 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def _line(peer: str, colours: dict[str, str]) -> dict[str, Any]:
-    style = "--" if peer.startswith(PREFIX) else "-"
+    style = "-" if is_ours(peer) else "--"
     return {"color": colours[peer], "linestyle": style, "marker": "o", "markersize": 4}
+
+
+def _explain(picture: Figure, axes: Sequence[Axes]) -> None:
+    """Beside the panels: within them so many peers would hide what is drawn."""
+    lines = {line.get_label(): line for axis in axes for line in axis.get_lines()}
+    picture.legend(
+        lines.values(), map(str, lines), loc="outside right upper", frameon=False, fontsize=8, handlelength=3.5
+    )
 
 
 def _draw_speed_ups(ratios: Sequence[Ratio], colours: dict[str, str], path: Path) -> None:
@@ -69,9 +83,10 @@ def _draw_speed_ups(ratios: Sequence[Ratio], colours: dict[str, str], path: Path
         below = [each.estimate.median - each.estimate.low for each in of]
         above = [each.estimate.high - each.estimate.median for each in of]
         names = [each.peer for each in of]
-        bars = axis.barh(names, medians, color=[colours[name] for name in names])
+        axis.barh(names, medians, color=[colours[name] for name in names])
         axis.errorbar(medians, names, xerr=[below, above], fmt="none", ecolor="#333333", elinewidth=1.0, capsize=2.5)
-        axis.bar_label(bars, labels=[f"{median:.2f}" for median in medians], padding=6, fontsize=9)
+        for place, each in enumerate(of):
+            axis.text(each.estimate.high, place, f"  {each.estimate.median:.2f}", va="center", fontsize=9)
         axis.margins(x=0.12)
         axis.axvline(1.0, color="#333333", linewidth=0.8, linestyle=":")
         axis.set(title=f"{cell.workload}, temperature {cell.temperature:g}")
@@ -105,7 +120,7 @@ def _draw_together(rows: Sequence[Row], colours: dict[str, str], path: Path) -> 
         axis.set(title=f"{workload}, temperature {temperature:g}", xlabel="requests at once", ylabel="tokens/s")
         axis.set_xticks(range(len(counts)), [str(count) for count in counts])
         axis.set_ylim(bottom=0)
-    axes[0].legend(frameon=False, fontsize=8)
+    _explain(picture, axes)
     finish(picture, path)
 
 
@@ -120,7 +135,7 @@ def _draw_acceptance(rows: Sequence[Row], colours: dict[str, str], path: Path) -
                 axis.plot(depths, row.accepted_at, label=row.peer, **_line(row.peer, colours))
         axis.set(title=f"{cell.workload}, temperature {cell.temperature:g}", xlabel="depth", ylabel="share of rounds")
         axis.set_ylim(0, 1)
-    axes[0].legend(frameon=False, fontsize=8)
+    _explain(picture, axes)
     finish(picture, path)
 
 

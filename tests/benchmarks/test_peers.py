@@ -13,7 +13,7 @@ from benchmarks.peers.__main__ import main
 from benchmarks.peers.arrivals import Arrivals, arrival_times
 from benchmarks.peers.estimate import Estimate, bootstrapped, ratio
 from benchmarks.peers.figures import Same, compared, rows, same_tokens
-from benchmarks.peers.hugging_face import said
+from benchmarks.peers.line_process import said
 from benchmarks.peers.peer import Said
 from benchmarks.peers.pictures import draw
 from benchmarks.peers.report import Report, content, markdown
@@ -86,8 +86,8 @@ def test_figures_of_a_turn() -> None:
     assert [one.accepted_at(depth) for depth in (1, 2, 3, 4)] == [0.8, 0.5, 0.5, 0.0]
 
 
-def test_rounds_of_hugging_face_bring_accepted_tokens_and_one_more() -> None:
-    found = said({"rounds": [[5], [6, 7, 8], [9, 2]], "times_s": [0.5, 1.0, 2.5]})
+def test_rounds_bring_accepted_tokens_and_one_more() -> None:
+    found = said([[5], [6, 7, 8], [9, 2]], [0.5, 1.0, 2.5])
     assert found.token_ids == (5, 6, 7, 8, 9, 2)
     assert found.first_token_s == 0.5
     assert found.token_s == pytest.approx(0.4)
@@ -240,7 +240,7 @@ def test_one_run_of_peers_on_the_small_target(tmp_path: Path, capsys: pytest.Cap
     assert [each["peer"] for each in written["same"] if each["reference"] == "hf-plain"] == peers
     assert {span["process"] for span in written["spans"]} >= {"verifier", "router"}
     assert (tmp_path / "peers.md").read_text().startswith(written["machine"])
-    assert {path.stem for path in tmp_path.glob("*.png")} >= {"speed-up", "at-once", "timeline"}
+    assert {path.stem for path in tmp_path.glob("*.png")} >= {"speed-up", "timeline"}
 
 
 def test_what_can_never_work_is_refused_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
