@@ -182,13 +182,11 @@ class Engine:
     def _execute(
         self, builder: BatchBuilder, spans: list[Span], work: Items[Work], num_top: int, hook: LayerHook | None
     ) -> StepOutput:
-        likeliest = max((s.sequence.sampling.num_logprobs for s in spans), default=0)
-        wants_logprobs = likeliest > 0 or any(isinstance(piece, Draft) for piece in work)
         message = builder.message(
             copies=self._copies,
             hook_layers=hook.layers if hook is not None else (),
             num_top=num_top,
-            num_likeliest=likeliest if wants_logprobs else -1,
+            num_likeliest=max((span.sequence.sampling.num_logprobs for span in spans), default=0),
         )
         self._copies = []  # even if the step fails: it copies first, and a second time would read what it wrote since
         stay = _rows_that_stay(work, spans) if hook is not None else frozenset()

@@ -43,7 +43,7 @@ class StepMessage:
     num_rows: int
     num_table_entries: int
     num_top: int  # how many of the best tokens of each chosen row are wanted
-    num_likeliest: int  # how many log-probabilities; -1 for none, not even the chosen token's
+    num_likeliest: int  # how many log-probabilities beside the chosen token's; 0 for none at all
     is_limited: bool  # whether top-k, top-p or min-p is active anywhere
     rows: Array  # kernels.paged.Rows.flat
     tokens: Array  # [rows]
@@ -61,7 +61,7 @@ class StepMessage:
     @property
     def wants_logprobs(self) -> bool:
         """Whether the chosen tokens' log-probabilities are computed."""
-        return self.num_likeliest >= 0
+        return self.num_likeliest > 0
 
     @staticmethod
     def array(name: str, values: Items[Any]) -> Array:
@@ -71,7 +71,7 @@ class StepMessage:
     @staticmethod
     def goodbye() -> StepMessage:
         """Tells the followers to end."""
-        return StepMessage(num_rows=0, num_table_entries=0, num_top=0, num_likeliest=-1, is_limited=False, **_EMPTY)
+        return StepMessage(num_rows=0, num_table_entries=0, num_top=0, num_likeliest=0, is_limited=False, **_EMPTY)
 
     def encode(self) -> bytes:
         """The bytes that `decode` reads."""

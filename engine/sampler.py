@@ -179,12 +179,10 @@ def _with_logprobs(
     first_token: int,
 ) -> Sampled:
     normaliser = _log_normaliser(masses, ranks)[:, None]
-    likeliest = None
-    if message.num_likeliest > 0:
-        plain = [Choice()] * raw.shape[0]
-        best, best_tokens = choose(raw, plain, num_top=message.num_likeliest, first_token=first_token)
-        best, best_tokens, _ = _merge(ranks, best, best_tokens, best)
-        likeliest = (best.double() - normaliser, best_tokens)
+    plain = [Choice()] * raw.shape[0]
+    best, best_tokens = choose(raw, plain, num_top=message.num_likeliest, first_token=first_token)
+    best, best_tokens, _ = _merge(ranks, best, best_tokens, best)
+    likeliest = best.double() - normaliser, best_tokens
     values, tokens, logits = merged
     return Sampled(values=values, tokens=tokens, logprobs=logits.double() - normaliser, likeliest=likeliest)
 

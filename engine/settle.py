@@ -76,13 +76,9 @@ def _sampled(output: StepOutput) -> SampledNumbers:
 
 
 def _candidates(sampled: SampledNumbers, place: int) -> tuple[Candidate, ...]:
-    if sampled.logprobs is None:
-        raise Internal("proposals need log-probabilities")
-    columns = (sampled.tokens[place], sampled.values[place], sampled.logprobs[place])
+    tokens, values = sampled.tokens[place], sampled.values[place]
     return tuple(
-        Candidate(token=token, value=value, logprob=logprob)
-        for token, value, logprob in zip(*columns, strict=True)
-        if token >= 0
+        Candidate(token=token, value=value) for token, value in zip(tokens, values, strict=True) if token >= 0
     )
 
 

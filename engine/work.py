@@ -43,11 +43,10 @@ Work = Verify | Draft
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A token that could come next: its scaled logit plus the shared noise, and its plain log-probability."""
+    """A token that could come next, and its scaled logit plus the shared noise."""
 
     token: int
     value: float
-    logprob: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,7 +75,7 @@ def random_row(rng: random.Random, vocab_size: int, *, is_limited: bool = True) 
     return Row(logits=logits, sampling=sampling, position=rng.randrange(10**6), edits=edits, allowed=allowed)
 
 
-def message_of(rows: Sequence[Row], *, num_top: int, num_likeliest: int = -1) -> StepMessage:
+def message_of(rows: Sequence[Row], *, num_top: int, num_likeliest: int = 0) -> StepMessage:
     edits = [(i, token, *edit) for i, row in enumerate(rows) for token, edit in row.edits.items()]
     masks = [(i, np.packbits(row.allowed, bitorder="little")) for i, row in enumerate(rows) if row.allowed is not None]
     wanted = [row.sampling for row in rows]

@@ -15,9 +15,7 @@ VALUES = st.lists(st.floats(-50.0, 50.0), min_size=1, max_size=6).map(lambda val
 
 
 def candidates(values: list[float]) -> list[Candidate]:
-    """A model that sees nothing beside these tokens."""
-    normaliser = math.log(math.fsum(math.exp(value) for value in values))
-    return [Candidate(token=i, value=value, logprob=value - normaliser) for i, value in enumerate(values)]
+    return [Candidate(token=i, value=value) for i, value in enumerate(values)]
 
 
 @given(values=VALUES, temperature=st.sampled_from([0.0, 1e-6, 0.7, 1.0, 30.0]), width=st.integers(1, 6))
@@ -33,7 +31,7 @@ def test_siblings_never_add_up_to_more_than_one_and_keep_their_order(
 
 
 def test_where_the_request_allows_no_other_token_one_of_them_it_is() -> None:
-    unlikely = [Candidate(token=7, value=1.0, logprob=-20.0), Candidate(token=8, value=0.0, logprob=-21.0)]
+    unlikely = [Candidate(token=7, value=1.0), Candidate(token=8, value=0.0)]
     confidences = [confidence for _, confidence in scored(unlikely, temperature=0.0, width=4)]
     assert math.fsum(confidences) == pytest.approx(1.0)
     assert confidences[0] == pytest.approx(1 / (1 + math.exp(-2)))
@@ -42,8 +40,8 @@ def test_where_the_request_allows_no_other_token_one_of_them_it_is() -> None:
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_what_is_no_number_says_nothing(wrong: float) -> None:
-    good = Candidate(token=1, value=0.5, logprob=-1.0)
-    bad = Candidate(token=2, value=wrong, logprob=-2.0)
+    good = Candidate(token=1, value=0.5)
+    bad = Candidate(token=2, value=wrong)
     assert len(scored([good], temperature=1.0, width=2)) == 1
     assert scored([good, bad], temperature=1.0, width=2) == ()
     assert scored([], temperature=1.0, width=2) == ()
