@@ -444,7 +444,7 @@ class DrafterPool:
             max_children=1 if sequence.parts.is_chain else 0,
             run_ahead=sequence.runs_ahead,
             num_eager=sequence.max_draft,
-            least_value=sequence.least_value,
+            least_value=sequence.reach.least_value,
         )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from contracts.clock import Clock
 from contracts.types import SequenceId
 from router.orders import LINK_S, RoundItem
@@ -16,7 +18,7 @@ from router.sequence import RoutedSequence
 from speculation.budget import Ready, RoundBudget
 from speculation.cost import CostTable
 from speculation.frontier import Frontier
-from speculation.reach import least_value
+from speculation.reach import ALL, Reach, reach
 from speculation.roster import Roster
 from speculation.tree_node import TreeNode
 from speculation.waiting import Due, wait_s
@@ -29,6 +31,8 @@ WORTHLESS = 0.02  # accepted tokens for which nobody waits
 _CHUNK_ROWS = (
     128  # of prompts in a round that others decode in, at least: more where their next token comes hardly later
 )
+_NOTHING_WORTHLESS = Reach(least_value=WORTHLESS)
+_NEAR = 64  # tokens of context that make no difference to a price
 _HARDLY = 1.25  # times as late as without more rows
 
 
@@ -76,10 +80,20 @@ class RoundMaker:
         return self.cost.cost_s(1, 1) if self.cost else 0.02
 
     def price_drafting(self, sequences: Collection[RoutedSequence]) -> None:
-        """Says of each of these, which draft at the same time, how sure its drafters should be to go on."""
-        in_turn = sum(sequence.is_decoding and not sequence.runs_ahead for sequence in sequences)
-        for sequence in sequences:
-            sequence.least_value = self._least_value(sequence, max(in_turn, 1))
+        """Says of each of these, which run at the same time, how far its drafters should go."""
+        drafting = [s for s in sequences if s.parts.max_drafters > 0 and not s.is_plain and s.drafting.members]
+        num_together = sum(s.is_decoding and not s.runs_ahead for s in drafting)
+        rounds_s: dict[tuple[int, int], list[float]] = {}
+        for s in drafting:
+            if not (s.parts.is_budgeted and self.cost):
+                s.reach = ALL
+            elif s.runs_ahead:
+                s.reach = _NOTHING_WORTHLESS  # what the target does meanwhile takes no longer for it
+            else:
+                size = s.max_draft, -(-s.position // _NEAR) * _NEAR
+                if size not in rounds_s:
+                    rounds_s[size] = self._rounds_s(*size, max(num_together, 1))
+                s.reach = self._reach(s, rounds_s[size])
 
     def goes_without(self, sequence: RoutedSequence) -> bool:
         """Whether a round that it goes into now has stopped waiting for its drafters. Before its last token nobody
@@ -97,22 +111,21 @@ class RoundMaker:
     def _is_patient(self, sequence: RoutedSequence) -> bool:
         return self.clock.now_s() - sequence.asked_s < _PATIENCE_S
 
-    def _least_value(self, sequence: RoutedSequence, num_together: int) -> float:
+    def _reach(self, sequence: RoutedSequence, rounds_s: Sequence[float]) -> Reach:
         drafting = sequence.drafting
-        if not (drafting.members and sequence.parts.is_budgeted and self.cost):
-            return 0.0
-        if sequence.runs_ahead:
-            return WORTHLESS  # what the target does meanwhile takes no longer for it
         best = max(drafting.drafters or drafting.members, key=lambda each: (drafting.scores.score(each), each))
-        return least_value(
+        return reach(
             agreement=drafting.scores.score(best),
             step_s=self.roster.step_s(best),
             link_s=LINK_S,
-            cost=self.cost,
-            num_context=sequence.position,
-            num_sequences=num_together,
-            max_draft=sequence.max_draft,
+            rounds_s=rounds_s,
         )
+
+    def _rounds_s(self, max_draft: int, num_context: int, num_sequences: int) -> list[float]:
+        """What a round of so many sequences takes with 0, 1, ... nodes of each."""
+        rows = num_sequences * np.arange(1.0, max_draft + 2.0)
+        costs_s: list[float] = self.cost.costs_s(rows, rows * num_context).tolist()
+        return costs_s
 
     def _until_all_s(self, held: Sequence[RoutedSequence]) -> float:
         """How long until those whose drafters' turn it is should be ready too. Without them a round reads the weights
@@ -120,7 +133,7 @@ class RoundMaker:
         now_s = self.clock.now_s()
         step_s = {drafter: self.roster.step_s(drafter) for drafter in {d for s in held for d in s.drafting.drafters}}
         delay_s = max(
-            s.asked_s + LINK_S + (s.max_draft + 1) * max(step_s[drafter] for drafter in s.drafting.drafters) - now_s
+            s.asked_s + LINK_S + _num_steps(s) * max(step_s[drafter] for drafter in s.drafting.drafters) - now_s
             for s in held
         )
         return delay_s if delay_s < self.round_s() else 0.0
@@ -256,6 +269,12 @@ class RoundMaker:
             nodes=frontier.nodes,
             masks=masks,
         )
+
+
+def _num_steps(sequence: RoutedSequence) -> int:
+    """Of its drafters until they have said all, with what they may have to read first."""
+    reach = sequence.reach.num_steps
+    return 1 + (sequence.max_draft if reach is None else min(reach + 1, sequence.max_draft))
 
 
 def _best_end(sequence: RoutedSequence, ids: Sequence[int]) -> float:

@@ -12,6 +12,7 @@ from router.modes import ModeParts
 from speculation.drafting import Drafting
 from speculation.fusion import FusionKind
 from speculation.manner import Manner
+from speculation.reach import ALL, Reach
 from speculation.resting import Resting
 
 _FIRST_EPOCH = Epoch(0)
@@ -101,8 +102,8 @@ class RoutedSequence:
     """Prompt tokens that the verifier had in its prefix cache when the sequence began; None until it has said so."""
     submitted_s: float = 0.0
     """When it began to wait for its turn."""
-    least_value: float = 0.0
-    """From which value on a node is worth another step of a drafter."""
+    reach: Reach = ALL
+    """How far its drafters should go."""
     asked_s: float = 0.0
     """When its drafters last heard of it."""
     decided_s: float = 0.0

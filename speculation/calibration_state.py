@@ -15,7 +15,7 @@ from speculation.scores import ScoreKind
 
 __all__ = ["calibrator_from_state", "calibrator_to_state"]
 
-_VERSION = 1
+_VERSION = 2  # 1 had other scores under the same names
 _LARGEST_WEIGHT = 1e15  # above it, adding one observation to a float64 changes little or nothing
 
 

@@ -68,7 +68,8 @@ def raw_scores(values: Sequence[float], *, temperature: float) -> list[float]:
             "is finite and not negative"
         )
     if temperature == 0.0:
-        shares = [math.exp((value - values[0]) / _SPREAD) for value in values]
+        best = max(values, default=0.0)
+        shares = [math.exp((value - best) / _SPREAD) for value in values]
         total = math.fsum(shares)
         return [share / total for share in shares]
     return [_logistic(margin * temperature) for margin in _margins(values)]

@@ -82,7 +82,7 @@ def test_garbage_anywhere_is_refused_or_harmless(place: tuple[Any, ...], garbage
 @pytest.mark.parametrize(
     ("place", "garbage", "message"),
     [
-        (("version",), 2, "version 2; this program reads 1"),
+        (("version",), 1, "version 1; this program reads 2"),
         (("sources", 0, "kind"), "odd", "'odd'; there are probability, margin, counted"),
         (("sources", 0, "pooled", 0, 1), -3.0, "bin 1"),
         (("sources", 0, "pooled", 2, 1), 1e6, "bin 1"),

@@ -7,21 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import InvalidArgument
-from speculation.reach import least_value
+from speculation.reach import Reach
+from speculation.reach import reach as reach_of
 from tests.speculation.costs import Steps
 
 AGREEMENTS, STEPS_S = st.floats(0.05, 0.95), st.floats(1e-4, 0.02)
 
 
-def reach(agreement: float, step_s: float, cost: Steps, *, num_sequences: int = 1, max_draft: int = 8) -> float:
-    return least_value(
-        agreement=agreement,
-        step_s=step_s,
-        link_s=0.0005,
-        cost=cost,
-        num_context=100,
-        num_sequences=num_sequences,
-        max_draft=max_draft,
+def rounds_s(cost: Steps, num_sequences: int, max_draft: int) -> list[float]:
+    return [cost.cost_s(num_sequences * (1 + num_nodes), 0) for num_nodes in range(max_draft + 1)]
+
+
+def reach(agreement: float, step_s: float, cost: Steps, *, num_sequences: int = 1, max_draft: int = 8) -> Reach:
+    return reach_of(
+        agreement=agreement, step_s=step_s, link_s=0.0005, rounds_s=rounds_s(cost, num_sequences, max_draft)
     )
 
 
@@ -44,25 +43,29 @@ def test_a_drafter_that_is_as_sure_as_it_is_right_drafts_the_best_length(
         tokens = sum(agreement**depth for depth in range(num_nodes + 1))
         return tokens / (0.0005 + num_nodes * step_s + cost.cost_s(num_sequences * (1 + num_nodes), 0))
 
-    found = length(agreement, reach(agreement, step_s, cost, num_sequences=num_sequences), 8)
+    said = reach(agreement, step_s, cost, num_sequences=num_sequences)
+    found = length(agreement, said.least_value, 8)
     best = max(range(1, 9), key=rate)
     assert rate(found) >= 0.995 * rate(best), (found, best)
+    assert said.num_steps == best
 
 
 @settings(max_examples=50)
 @given(agreement=AGREEMENTS, step_s=STEPS_S)
 def test_dearer_steps_and_dearer_rows_reach_less_far(agreement: float, step_s: float) -> None:
     cheap, dear = Steps(base_s=0.02, flat_rows=0, row_s=0.0), Steps(base_s=0.02, flat_rows=0, row_s=0.004)
-    assert length(agreement, reach(agreement, step_s, dear), 8) <= length(agreement, reach(agreement, step_s, cheap), 8)
-    assert length(agreement, reach(agreement, 2 * step_s, cheap), 8) <= length(
-        agreement, reach(agreement, step_s, cheap), 8
+    usual, dear_rows, dear_steps = (
+        length(agreement, reach(agreement, each_s, cost).least_value, 8)
+        for each_s, cost in ((step_s, cheap), (step_s, dear), (2 * step_s, cheap))
     )
+    assert dear_rows <= usual
+    assert dear_steps <= usual
 
 
 def test_free_steps_go_on_and_a_drafter_that_is_never_right_does_not() -> None:
     flat = Steps(base_s=0.02, flat_rows=64, row_s=0.002)
-    assert reach(0.9, 0.0, flat) == 0.0
-    assert reach(0.0, 0.001, flat) > 0.9
+    assert reach(0.9, 0.0, flat).least_value == 0.0
+    assert reach(0.0, 0.001, flat).least_value > 0.9
 
 
 def test_nonsense_is_refused() -> None:

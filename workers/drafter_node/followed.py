@@ -59,6 +59,10 @@ class Followed:
         if len(self._told) > _MAX_TOLD:
             self._told.clear()
 
+    def forget_told(self) -> None:
+        """Nothing of it counts as told any more."""
+        self._told.clear()
+
     def grew(self, tokens: _Path) -> None:
         """The target decided these tokens: what was wanted is wanted below them, if it is to run ahead."""
         count = len(tokens)

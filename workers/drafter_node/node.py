@@ -142,6 +142,7 @@ class DrafterNode:
         followed = self._followed.pop(number, None)
         if followed is not None:
             self._drop_answer(followed)
+            self._forget_gathered(followed)
             self._drafter.close([sequence_id(number)])
 
     def _open(self, message: fleet_pb2.Opening) -> None:
@@ -183,6 +184,8 @@ class DrafterNode:
             self._close(message.sequence)
             return
         self._drop_answer(followed)
+        if not followed.runs_ahead:
+            self._forget_gathered(followed)
         followed.grew(tuple(commit.tokens))
         if followed.want is not None:
             self._unasked[message.sequence] = followed
@@ -198,6 +201,7 @@ class DrafterNode:
             self._silent.append(draft_to_wire(message, message.below, is_last=True))
             return
         self._drop_answer(followed)
+        self._forget_gathered(followed)
         if followed.unread and not self._read(followed, len(followed.unread)):
             self._silent.append(draft_to_wire(message, message.below, is_last=True))
             return
@@ -261,6 +265,15 @@ class DrafterNode:
         self._unasked.pop(followed.sequence, None)
         self._answers.drop(sequence_id(followed.sequence))
 
+    def _forget_gathered(self, followed: Followed) -> None:
+        """What was found and not told yet is of no use any more, and is news again if it is found again."""
+        drafts = self._gathered.drafts
+        kept = [draft for draft in drafts if draft.sequence != followed.sequence]
+        if len(kept) < len(drafts):
+            del drafts[:]
+            drafts.extend(kept)
+            followed.forget_told()
+
     # Drafting
 
     def draft(self) -> fleet_pb2.Drafts:
@@ -287,13 +300,18 @@ class DrafterNode:
                 is_urgent |= not followed.may_gather
         gathered.drafts.extend(drafts)
         gathered.ended_s = self._clock.wall_s()
-        may_wait = not is_urgent and gathered.ended_s - gathered.began_s < _GATHER_S
-        if may_wait or not (gathered.drafts or gathered.evidence):
+        if not (is_urgent or self._has_waited(gathered)) or not (gathered.drafts or gathered.evidence):
             return fleet_pb2.Drafts()
         gathered.steps.extend(map(report_to_wire, self._steps))
         self._steps.clear()
         self._gathered = fleet_pb2.Drafts()
         return gathered
+
+    def _has_waited(self, gathered: fleet_pb2.Drafts) -> bool:
+        """Whether something in it has waited for long enough; in turn, all waits for the last."""
+        if gathered.ended_s - gathered.began_s < _GATHER_S:
+            return False
+        return any(self._followed[draft.sequence].runs_ahead for draft in gathered.drafts)
 
     def _tell_of(self, followed: Followed, num_nodes: int, began_s: float, tracing: Tracing) -> None:
         """A step is in the trace of every sequence that it found something for."""
