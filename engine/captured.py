@@ -184,13 +184,14 @@ class _Graph:
 
 
 def capture_graph(run: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
-    """Runs once beside, so that kernels are compiled and memory is found, and then into a CUDA graph."""
-    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        run()
-    torch.cuda.current_stream().wait_stream(beside)
+    """Runs once, so that kernels are compiled and memory is found, and then into a CUDA graph.
+
+    Both on the current stream, which must not be CUDA's default one: a graph's kernels keep the priority of the stream
+    that they were captured from, wherever the graph is replayed. What other threads do to the device meanwhile, as
+    NCCL's watchdog or another engine, is no part of it and no error.
+    """
+    run()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         logits = run()
     return graph.replay, logits

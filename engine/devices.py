@@ -71,13 +71,13 @@ def check_links(ranks: Ranks, device: str) -> None:
     """The group's first exchange between its GPUs, which is what connects them: at the start, and not in a round."""
     started_s = time.monotonic()
     try:
-        parts = ranks.gather(torch.full((1,), ranks.rank, device=device))
-    except RankLost as error:
+        # Read in here: waiting for NCCL makes only the stream wait, and what failed shows when numbers are fetched.
+        found = [int(part) for part in ranks.gather(torch.full((1,), ranks.rank, device=device))]
+    except (RankLost, RuntimeError) as error:
         raise TopologyError(
             f"the {ranks.size} GPUs of this group cannot reach each other: {error}. What was seen of them and their "
             "links is in the log of each rank; with NCCL_DEBUG=INFO NCCL says there why it failed"
         ) from error
-    found = [int(part) for part in parts]
     if found != list(range(ranks.size)):
         raise TopologyError(f"the group's GPUs answer as ranks {found}, they must be 0 to {ranks.size - 1} in order")
     logger.info("rank %d: %d GPUs connected in %.3g s", ranks.rank, ranks.size, time.monotonic() - started_s)

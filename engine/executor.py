@@ -12,10 +12,12 @@ import torch
 from contracts.errors import Internal, InvalidArgument
 from engine.captured import CapturedSteps
 from engine.compiled import CompiledStep
+from engine.host_copy import wait_for
 from engine.message import StepMessage
 from engine.model import embed, forward_layers, head_logits
 from engine.ranks import Ranks
 from engine.sampler import SampledNumbers, sample
+from engine.streams import EngineStream
 from engine.weights import Weights
 from kernels import native
 from kernels.paged import KVCache, Rows
@@ -71,7 +73,7 @@ class Executor:
         num_threads: int,
         num_real_tokens: int,
         compiled: CompiledStep | CapturedSteps | None,
-        stream: torch.cuda.Stream | None = None,
+        stream: EngineStream | None = None,
     ) -> None:
         self.weights, self.cache, self.ranks = weights, cache, ranks
         self.num_threads, self.num_real_tokens, self.compiled = num_threads, num_real_tokens, compiled
@@ -89,7 +91,7 @@ class Executor:
         try:
             if self._stream is None:
                 return self._run(message, hook, undroppable)
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.stream(self._stream.stream):
                 return self._run(message, hook, undroppable)
         except BaseException:
             if not self._is_abandoned:
@@ -116,6 +118,8 @@ class Executor:
             if message.chosen.size:
                 shard, num_real = self.weights.shard, self.num_real_tokens
                 numbers = sample(logits, message, self.ranks, shard, num_real_tokens=num_real).numbers()
+            else:
+                wait_for(device)
         return StepOutput(
             sampled=numbers,
             choice_of={choice: place for place, choice in enumerate(places)},

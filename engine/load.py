@@ -27,7 +27,7 @@ from engine.topology import Shard
 from engine.weights import MATRIX, load_weights
 from kernels import native
 from kernels.paged import KVCache
-from kernels.prompts import PromptAttention
+from kernels.prompts import WORKSPACE_BYTES, PromptAttention
 
 __all__ = ["LoadedEngine", "device_of", "load_engine", "load_follower", "machine_facts", "spare_torch_threads"]
 
@@ -127,14 +127,14 @@ def _check_weights(config: ResolvedEngineConfig, device: str) -> None:
 
 def _check_agreement(ranks: Ranks, checkpoint: Checkpoint, config: ResolvedEngineConfig) -> None:
     """Refuses a group whose ranks would compute different things."""
-    mine = f"{checkpoint.digest()} {_number_format(config)} {config.max_context}".encode()
+    mine = f"{checkpoint.digest()} {_number_format(config)} {config.max_context} {config.deterministic}".encode()
     digest = torch.frombuffer(bytearray(hashlib.sha256(mine).digest()), dtype=torch.uint8)
     differing = [rank for rank, theirs in enumerate(ranks.gather(digest)) if not torch.equal(theirs, digest)]
     if differing:
         raise TopologyError(
             f"rank {ranks.rank} runs {checkpoint.folder} in {_number_format(config)} with a context of "
-            f"{config.max_context}, but ranks {differing} run another checkpoint, dtype, weights or max_context; all "
-            "must be the same"
+            f"{config.max_context} and deterministic {str(config.deterministic).lower()}, but ranks {differing} run "
+            "another checkpoint, dtype, weights, max_context or deterministic; all must be the same"
         )
 
 
@@ -151,7 +151,11 @@ def _resolved(config: EngineConfig, checkpoint: Checkpoint) -> ResolvedEngineCon
         torch.Size(checkpoint.shape(name)).numel() * (1 if has_bytes and name.endswith(MATRIX) else dtype.itemsize)
         for name in checkpoint.names
     ]
-    facts = ModelFacts(max_context=checkpoint.config.max_context, weight_bytes=sum(sizes))
+    facts = ModelFacts(
+        max_context=checkpoint.config.max_context,
+        weight_bytes=sum(sizes),
+        workspace_bytes=0 if config.deterministic else WORKSPACE_BYTES,
+    )
     return resolve_engine(config, machine_facts(), facts)
 
 
@@ -162,6 +166,7 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
     dtype = _DTYPES[config.dtype]
     device = cuda_device(ranks.rank, ranks.size) if config.device == "cuda" else "cpu"
     _check_weights(config, device)
+    flashinfer = None if config.deterministic else flashinfer_for(config, shard.config.head_dim)
     if device != "cpu" and ranks.size > 1:
         check_links(ranks, device)
     sizes = {
@@ -183,8 +188,8 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
             checkpoint, shard, dtype, max_context=config.max_context, device=device, quantised=config.weights
         )
     cache = KVCache(**sizes, num_blocks=num_blocks, dtype=dtype, device=device)
-    if not config.deterministic:
-        cache.prompts = PromptAttention(flashinfer_for(config, shard.config.head_dim), device)
+    if flashinfer is not None:
+        cache.prompts = PromptAttention(flashinfer, device)
         logger.warning("engine.deterministic is false: the same request may get another text when others are served")
     whole_step = CompiledStep.build(weights, cache) if config.compiled_step else None
     return Executor(

@@ -119,6 +119,14 @@ class _Reader:
     def in_layer(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix:
         return Linear(weight, bias) if self.quantised == "none" else QuantisedLinear(weight, self.quantised, bias)
 
+    def columns_in_layer(self, name: str, inner: int, columns: slice) -> Matrix:
+        """Columns of a matrix to the hidden size. To be rounded, whole rows are read: by the largest of its part alone
+        each number of ranks would round to another model."""
+        hidden = self.shard.config.hidden_size
+        if self.quantised == "none":
+            return Linear(self.part(name, hidden, inner, columns=columns))
+        return QuantisedLinear(self.part(name, hidden, inner), self.quantised, columns=columns)
+
     def layer(self, index: int) -> tuple[LayerWeights, torch.Tensor | None]:
         config, shard = self.shard.config, self.shard
         hidden, prefix = config.hidden_size, f"model.layers.{index}."
@@ -144,10 +152,10 @@ class _Reader:
             qkv=self.in_layer(qkv, qkv_bias),
             query_norm=self.vector(f"{attention}q_norm.weight", config.head_dim) if config.qk_norm else None,
             key_norm=self.vector(f"{attention}k_norm.weight", config.head_dim) if config.qk_norm else None,
-            output=self.in_layer(self.part(f"{attention}o_proj.weight", hidden, config.q_size, columns=shard.heads)),
+            output=self.columns_in_layer(f"{attention}o_proj.weight", config.q_size, shard.heads),
             mlp_norm=self.vector(f"{prefix}post_attention_layernorm.weight", hidden),
             gate_up=self.in_layer(gate_up),
-            down=self.in_layer(self.part(f"{mlp}down_proj.weight", hidden, config.mlp_size, columns=shard.mlp)),
+            down=self.columns_in_layer(f"{mlp}down_proj.weight", config.mlp_size, shard.mlp),
             window=config.sliding_window[index] or 0,
         )
         return weights, self.vector(f"{attention}o_proj.bias", hidden) if config.o_bias else None

@@ -13,12 +13,13 @@ import torch
 
 from kernels.paged import BLOCK_TOKENS, KVCache, Rows
 
-__all__ = ["HEAD_DIMS", "PromptAttention"]
+__all__ = ["HEAD_DIMS", "WORKSPACE_BYTES", "PromptAttention"]
 
 HEAD_DIMS = (64, 128, 256)
 """Those that FlashInfer has kernels for."""
+WORKSPACE_BYTES = 128 * 2**20
+"""Of the GPU's memory; what its documentation recommends."""
 _LEAST_ROWS_OF_A_RUN = 16
-_WORKSPACE_BYTES = 128 * 2**20  # what its documentation recommends
 
 
 class PromptAttention:
@@ -30,7 +31,7 @@ class PromptAttention:
         device: torch.device | str,
     ) -> None:
         self._wrapper_class = flashinfer.BatchPrefillWithPagedKVCacheWrapper
-        self._workspace = torch.empty(_WORKSPACE_BYTES, dtype=torch.uint8, device=device)
+        self._workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
         self._wrappers: dict[int, Any] = {}
         self._planned: dict[int, Rows] = {}
 
@@ -63,8 +64,9 @@ class PromptAttention:
         for run in runs:
             first_rows.append(first_rows[-1] + run.count)
             first_pages.append(first_pages[-1] + run.num_blocks)
-        wrapper = self._wrappers.setdefault(window, self._wrapper_class(self._workspace, "HND"))
-        wrapper.plan(
+        if window not in self._wrappers:
+            self._wrappers[window] = self._wrapper_class(self._workspace, "HND")
+        self._wrappers[window].plan(
             torch.tensor(first_rows, dtype=torch.int32),
             torch.tensor(first_pages, dtype=torch.int32),
             torch.cat(pages).to(cache.keys.device, non_blocking=True),

@@ -23,7 +23,9 @@ _LARGEST = {"int8": 127.0, "fp8": torch.finfo(torch.float8_e4m3fn).max}
 
 
 class QuantisedLinear:
-    """One weight matrix of `outputs` x `inner`, rounded to int8 or fp8 (e4m3).
+    """One weight matrix of `outputs` x `inner`, rounded to int8 or fp8 (e4m3), or some `columns` of it.
+
+    These are cut from the rounded matrix: an output's factor is that of its whole row, whoever holds which part.
 
     The largest weight of an output is exact, the others are rounded to multiples of a 127th of it:
 
@@ -41,6 +43,8 @@ class QuantisedLinear:
         weight: torch.Tensor,  # [outputs, inner] float32 or bfloat16
         kind: str,
         bias: torch.Tensor | None = None,  # [outputs]
+        *,
+        columns: slice | None = None,
     ) -> None:
         if kind not in QUANTISED_DTYPES:
             raise ValueError(f"weights can be quantised to {' or '.join(QUANTISED_DTYPES)}, not to {kind!r}")
@@ -48,10 +52,12 @@ class QuantisedLinear:
             raise ValueError(
                 f"weight must be [outputs, inner] of float32 or bfloat16, got {weight.dtype} {tuple(weight.shape)}"
             )
-        self.outputs, self.inner = weight.shape
         self.dtype = weight.dtype
         self.bias = None if bias is None else bias.float()
         rounded, self.scales = quantise(weight, kind)
+        if columns is not None:
+            rounded = rounded[:, columns].contiguous()
+        self.outputs, self.inner = rounded.shape
         self._linear: Linear | None = None
         self.weight: torch.Tensor | None = rounded
         if weight.device.type == "cpu" and not gpu.runs(weight):

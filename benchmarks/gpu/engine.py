@@ -21,6 +21,7 @@ from engine.engine import Engine
 from engine.executor import Executor
 from engine.model_config import ModelConfig
 from engine.ranks import SingleRank
+from engine.streams import plain_stream
 from engine.topology import Shard
 from engine.weights import load_weights
 from engine.work import Verify
@@ -98,6 +99,7 @@ def random_engine(shape: Mapping[str, Any], *, device: str, num_sequences: int, 
         num_threads=1,
         num_real_tokens=config.vocab_size,
         compiled=CapturedSteps.build(weights, ranks, cache),
+        stream=plain_stream(device) if device != "cpu" else None,
     )
     identity = ModelIdentity(
         name="random",

@@ -45,7 +45,8 @@ class EngineConfig(ConfigModel):
         bool,
         Field(
             description="Whether a text is the same whoever else is served; false: long prompts are read by "
-            "FlashInfer, on a GPU where it is installed, whose sums depend on the batch"
+            "FlashInfer, whose sums depend on the batch, and nothing starts without a GPU, the package "
+            "flashinfer-python, bfloat16 and heads of 64, 128 or 256"
         ),
     ] = True
     num_threads: Annotated[

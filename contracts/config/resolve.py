@@ -27,10 +27,12 @@ class MachineFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What a checkpoint says about its size; `weight_bytes` are the whole model's, as it will be held."""
+    """What a checkpoint says about its size; `weight_bytes` are the whole model's, as it will be held, and
+    `workspace_bytes` what each GPU needs besides its part of them."""
 
     max_context: int
     weight_bytes: int
+    workspace_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +121,15 @@ def _kv_cache_bytes(config: EngineConfig, device: str, machine: MachineFacts, mo
         return config.kv_cache_bytes
     num_ranks = config.tensor_parallel
     if device == "cuda":  # a GPU for each rank
-        share = int(machine.cuda_memory_bytes * CUDA_KV_SHARE) - model.weight_bytes // num_ranks
+        share = int(machine.cuda_memory_bytes * CUDA_KV_SHARE) - model.weight_bytes // num_ranks - model.workspace_bytes
     else:  # one memory for all of them
         share = int((machine.memory_bytes - model.weight_bytes) * CPU_KV_SHARE) // num_ranks
     if share < MIN_SIZE_BYTES:
         memory_bytes = machine.cuda_memory_bytes if device == "cuda" else machine.memory_bytes
+        beside = f", {model.workspace_bytes} of workspace beside each part," if model.workspace_bytes else ""
         raise ConfigError(
-            f"engine.kv_cache_bytes is 'auto' and {model.weight_bytes} bytes of weights over {num_ranks} ranks leave "
-            f"no room for a KV cache in {memory_bytes} bytes of {device} memory; it must be a size given by hand, or "
-            "the model smaller, or engine.tensor_parallel larger"
+            f"engine.kv_cache_bytes is 'auto' and {model.weight_bytes} bytes of weights over {num_ranks} ranks{beside} "
+            f"leave no room for a KV cache in {memory_bytes} bytes of {device} memory; it must be a size given by "
+            "hand, or the model smaller, or engine.tensor_parallel larger"
         )
     return share

@@ -73,6 +73,17 @@ def test_the_compiled_step_is_for_cpu_unless_said() -> None:
     assert step(GPU, compiled_step="on")
 
 
+def test_a_workspace_is_taken_off_each_gpu_and_off_no_cpu() -> None:
+    config, roomier = EngineConfig(model="m", tensor_parallel=2), dataclasses.replace(MODEL, workspace_bytes=GIB)
+    for machine, taken in ((GPU, GIB), (CPU, 0)):
+        with_it, without = (resolve_engine(config, machine, model).kv_cache_bytes for model in (roomier, MODEL))
+        assert without - with_it == taken
+    tight = dataclasses.replace(GPU, cuda_memory_bytes=10 * GIB)
+    assert resolve_engine(EngineConfig(model="m"), tight, MODEL).kv_cache_bytes > 0
+    with pytest.raises(ConfigError, match="over 1 ranks, 1073741824 of workspace beside each part, leave no room"):
+        resolve_engine(EngineConfig(model="m"), tight, roomier)
+
+
 def test_what_cannot_work_is_refused_by_key() -> None:
     def refusal(machine: MachineFacts, **said: Any) -> str:
         with pytest.raises(ConfigError) as caught:

@@ -6,9 +6,11 @@ CUDA captures it can be seen on a GPU alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from contracts.types import SamplingParams, SequenceId
 from engine.captured import Capture, CapturedSteps, capture_graph, shape_of
 from engine.engine import Engine
 from engine.ranks import SingleRank
+from engine.streams import plain_stream
 from engine.work import StepResult, Verify
 from kernels.tiles import rows_per_tile
 from tests.engine.checkpoints import write_checkpoint
@@ -117,10 +120,35 @@ def test_nothing_is_captured_without_a_gpu(folder: Path) -> None:
     assert CapturedSteps.build(executor.weights, executor.ranks, executor.cache) is None
 
 
+def test_a_graph_is_captured_from_the_engines_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its streams its kernels keep priority and multiprocessors; and other threads may go on with theirs."""
+    current, asked = object(), []
+
+    @contextlib.contextmanager
+    def graph(graph: object, **named: object) -> Iterator[None]:
+        asked.append(named)
+        yield
+
+    monkeypatch.setattr("torch.cuda.current_stream", lambda: current)
+    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=None))
+    monkeypatch.setattr("torch.cuda.graph", graph)
+    ran_under = []
+
+    def run() -> torch.Tensor:
+        ran_under.append(len(asked))
+        return torch.zeros(1)
+
+    capture_graph(run)
+    assert ran_under == [0, 1]
+    assert asked == [{"stream": current, "capture_error_mode": "thread_local"}]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here that could capture")
 def test_cuda_captures() -> None:
     source = torch.ones(4, device="cuda")
-    replay, found = capture_graph(lambda: source * 2)
-    source.fill_(3.0)
-    replay()
-    assert found.tolist() == [6.0] * 4
+    opened = plain_stream("cuda", priority=-1)
+    with torch.cuda.stream(opened.stream):
+        replay, found = capture_graph(lambda: source * 2)
+        source.fill_(3.0)
+        replay()
+        assert found.tolist() == [6.0] * 4

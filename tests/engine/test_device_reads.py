@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from contracts.types import ROOT, SamplingParams, SequenceId, Verdict
 from engine.captured import CapturedSteps
 from engine.executor import LayerHook
+from engine.host_copy import wait_for
 from engine.likelier import num_likelier
 from engine.ranks import SingleRank
 from engine.weights import Weights
@@ -72,6 +74,29 @@ def test_a_round_waits_for_the_device_once_and_decides_as_the_cpu_does(
                 engine.close(A)
             assert gpu._copies, "nothing is to be copied, and so no copy was looked at"
     assert steps.num_graphs == 1
+
+
+def test_a_step_that_chooses_nothing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its time would be that of launching it."""
+    waited: list[torch.device] = []
+    monkeypatch.setattr("engine.executor.wait_for", waited.append)
+    engine = Model.load(write_checkpoint(tmp_path, "llama"), "float32").engine()
+    engine.open(A, [9, 8, 7], SamplingParams())
+    engine.step([Verify(sequence=A, num_pending=2)])
+    assert waited == [torch.device("cpu")]
+    engine.step([Verify(sequence=A)])
+    assert len(waited) == 1
+
+
+def test_waiting_is_for_the_current_stream_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(
+        "torch.cuda.current_stream",
+        lambda device: SimpleNamespace(synchronize=lambda: waited.append(device)),
+    )
+    wait_for(torch.device("cpu"))
+    wait_for(torch.device("cuda:1"))
+    assert waited == [torch.device("cuda:1")]
 
 
 class Look(LayerHook):

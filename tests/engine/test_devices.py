@@ -41,13 +41,13 @@ class Answering(SingleRank):
 
     size = 2
 
-    def __init__(self, answers: list[int] | RankLost) -> None:
+    def __init__(self, answers: list[int] | list[torch.Tensor] | RankLost) -> None:
         self._answers = answers
 
     def gather(self, mine: torch.Tensor) -> list[torch.Tensor]:
         if isinstance(self._answers, RankLost):
             raise self._answers
-        return [torch.tensor([answer]) for answer in self._answers]
+        return [torch.as_tensor(answer) for answer in self._answers]
 
 
 def test_gpus_that_do_not_reach_each_other_are_refused_at_the_start() -> None:
@@ -57,6 +57,9 @@ def test_gpus_that_do_not_reach_each_other_are_refused_at_the_start() -> None:
     lost = RankLost("rank 0 lost touch with its group of 2", rank=None, waited_s=1.0)
     with pytest.raises(TopologyError, match=r"2 GPUs of this group cannot reach each other: rank 0 lost .*NCCL_DEBUG"):
         check_links(Answering(lost), "cpu")
+    never_came = torch.empty(1, device="meta")  # has no number to read, as after a link that failed
+    with pytest.raises(TopologyError, match=r"cannot reach each other: .*meta tensors.*NCCL_DEBUG"):
+        check_links(Answering([never_came, never_came]), "cpu")
 
 
 @pytest.mark.skipif(torch.distributed.is_nccl_available(), reason="this torch has NCCL")

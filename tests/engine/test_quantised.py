@@ -13,8 +13,11 @@ import torch
 from contracts.config import EngineConfig
 from contracts.errors import ConfigError
 from contracts.types import SamplingParams, SequenceId, Verdict
+from engine.checkpoint import Checkpoint
 from engine.devices import check_fp8
 from engine.load import LoadedEngine, load_engine
+from engine.topology import Shard
+from engine.weights import load_weights
 from engine.work import Verify
 from kernels.linear import Linear
 from kernels.quantised import QuantisedLinear, quantise
@@ -93,6 +96,32 @@ def test_every_matrix_of_a_layer_is_rounded_and_no_other(folder: Path) -> None:
         torch.testing.assert_close(layer.qkv(x).double(), expected, rtol=1e-2, atol=1e-2)
     assert isinstance(weights.head, Linear)
     assert isinstance(weights.embedding, Linear)
+
+
+@pytest.mark.parametrize("weights", ["int8", "fp8"])
+def test_any_number_of_ranks_rounds_to_the_same_model(folder: Path, weights: Literal["int8", "fp8"]) -> None:
+    """The matrices that are cut by columns: side by side, the ranks' parts have the bits of the whole."""
+    with Checkpoint.open(folder) as checkpoint:
+        alone, *parts = (
+            load_weights(
+                checkpoint,
+                Shard(config=checkpoint.config, rank=rank, num_ranks=num_ranks),
+                torch.bfloat16,
+                max_context=8,
+                quantised=weights,
+            )
+            for rank, num_ranks in ((0, 1), (0, 2), (1, 2))
+        )
+    for index, layer in enumerate(alone.layers):
+        for name in ("output", "down"):
+            whole, *cut = (read_back(getattr(each.layers[index], name)) for each in (alone, *parts))
+            assert same_bits(torch.cat(cut, dim=1), whole)
+            assert (getattr(layer, name).outputs, getattr(layer, name).inner) == tuple(whole.shape)
+
+
+def read_back(matrix: QuantisedLinear) -> torch.Tensor:
+    """What it multiplies by, [outputs, inner]: one product of a number and its factor each."""
+    return matrix(torch.eye(matrix.inner).bfloat16()).T.contiguous()
 
 
 def test_fp8_needs_a_gpu_that_knows_it() -> None:

@@ -79,11 +79,18 @@ class Renderer:
     scratch: Path
 
     def __call__(
-        self, values: Mapping[str, Any] | None = None, *, files: Sequence[Path] = (), chart: Path = CHART
+        self,
+        values: Mapping[str, Any] | None = None,
+        *,
+        files: Sequence[Path] = (),
+        chart: Path = CHART,
+        cluster: str | None = None,
     ) -> Rendered:
+        """`cluster` is the address of an API server that the templates may ask."""
         given = self.scratch / "values.yaml"
         given.write_text(yaml.safe_dump(dict(values or {})))
-        text = self.run("template", "fleet", str(chart), "--namespace", "ns", *_options([*files, given]))
+        asks = ["--dry-run=server", "--disable-openapi-validation", "--kube-apiserver", cluster] if cluster else []
+        text = self.run("template", "fleet", str(chart), "--namespace", "ns", *_options([*files, given]), *asks)
         manifests = [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
         return Rendered(text=text, manifests=manifests)
 

@@ -15,6 +15,7 @@ import yaml
 from cluster.plan import Node, drafters_of, misfits, placements
 from contracts.config import FleetConfig, RouterConfig, load_config
 from contracts.config.names import entry_of
+from tests.helm.api_server import api_server
 from tests.helm.chart import CHART, EXAMPLES, LEAST, Refused, Rendered, Renderer
 from tests.helm.schemas import fault, pod_fault
 
@@ -269,6 +270,23 @@ def test_routers_scale_by_keda_or_by_kubernetes_alone(render: Renderer) -> None:
     assert not render(values).all("ScaledObject"), "off unless asked for"
 
 
+def test_an_upgrade_leaves_as_many_routers_as_the_scaler_has_made(render: Renderer) -> None:
+    """Without a number where one was before, Kubernetes would take the spares away until the scaler acts again."""
+    values = {**LEAST, "router": {"autoscaling": {"enabled": True, "by": "hpa"}}}
+    new = render(values)
+    router = new.of("Deployment", "-router")
+    owned = {"meta.helm.sh/release-name": "fleet", "meta.helm.sh/release-namespace": "ns"}
+    running = {
+        **router,
+        "metadata": {**router["metadata"], "namespace": "ns", "annotations": owned},
+        "spec": {**router["spec"], "replicas": 3},
+    }
+    with api_server(new.manifests, [running]) as cluster:
+        assert render(values, cluster=cluster).of("Deployment", "-router")["spec"]["replicas"] == 3
+    with api_server(new.manifests, []) as cluster:
+        assert "replicas" not in render(values, cluster=cluster).of("Deployment", "-router")["spec"]
+
+
 def test_the_own_store_is_a_subchart_that_a_store_elsewhere_replaces(render: Renderer) -> None:
     own = render({**LEAST, "store": {**LEAST["store"], "size": "20Gi", "storageClass": "fast"}})
     (claim,) = own.of("StatefulSet", "-store")["spec"]["volumeClaimTemplates"]
@@ -288,6 +306,7 @@ def test_the_own_store_is_a_subchart_that_a_store_elsewhere_replaces(render: Ren
     [
         ("redis://a:6380/0", [6380]),
         ("rediss://a/0", [7000]),
+        ("redis://a:6381?db=1", [6381]),
         ("redis+sentinel://a:1,b/main/0", [7000, 1, 26379]),
         ("redis+cluster://a:1,b:1", [7000, 1]),
     ],

@@ -19,9 +19,10 @@ HEADS, KV_HEADS, HEAD_DIM = 4, 2, 64
 class Wrapper:
     """`BatchPrefillWithPagedKVCacheWrapper`: its documented parameters, and for each request masked attention."""
 
-    num_plans = 0
+    num_made = num_plans = 0
 
     def __init__(self, float_workspace_buffer: torch.Tensor, kv_layout: str = "NHD") -> None:
+        Wrapper.num_made += 1
         assert float_workspace_buffer.dtype == torch.uint8
         assert kv_layout == "HND"
 
@@ -101,11 +102,13 @@ def test_the_arguments_say_what_attention_means(window: int) -> None:
     queries, rows, cache = scene()
     reader = cache.prompts = PromptAttention(SimpleNamespace(BatchPrefillWithPagedKVCacheWrapper=Wrapper), "cpu")
     assert reader.reads(rows)
-    before = Wrapper.num_plans
+    before, made_before = Wrapper.num_plans, Wrapper.num_made
     attention(queries, rows, cache, 0, window=window)
     found = attention(queries, rows, cache, 1, window=window)
     assert_close(found, attention_reference(queries, rows, cache, 1, window=window).double(), rtol=0.02, atol=0.02)
     assert Wrapper.num_plans == before + 1
+    attention(queries, scene()[1], cache, 0, window=window)
+    assert (Wrapper.num_plans, Wrapper.num_made) == (before + 2, made_before + 1), "each holds memory of its own"
 
 
 def test_trees_short_steps_and_replayed_rows_are_not_for_it() -> None:
