@@ -7,8 +7,8 @@ rounds of different loads comparable, tokens count by the time in which plain de
 target was probed, with nobody else at work. A manner's *gain* is that time over the time it took.
 
 The manner with the highest gain is used; the others are tried for a few rounds now and then, after pauses that double
-while trials stay fruitless. So the cost of knowing goes to nothing, a manner that never pays is not used for long, and
-a load, a text or a machine that changes is noticed. Gains are kept by octaves of the number of sequences, and what is
+while trials stay fruitless, and grow faster while they are hopeless. So the cost of knowing goes to nothing, a manner
+that never pays is not used for long, and a load, a text or a machine that changes is noticed. Gains are kept by octaves of the number of sequences, and what is
 known of near octaves counts for a part, so that a load that was never seen begins with a good guess. A fleet that knows
 nothing begins with the most ambitious manner, and takes plain decoding for what the probes say.
 
@@ -32,6 +32,7 @@ _NEIGHBOUR = 1 / 8  # for how much the figures of the next octave count, and its
 _ALMOST_NOTHING_S = 1e-6  # for which the probes count: as soon as plain decoding was seen, that counts
 _AS_PROBED = 0.95  # gain of plain decoding, before it was seen: between steps something happens too
 _RENEWED = 1 / 16  # for how much figures count after something changed
+_HOPELESS = 0.75  # a gain of less than this part of the best one's
 _MOST_KINDS = 64  # that figures are kept of
 
 
@@ -158,13 +159,15 @@ class MannerChoice:
         best = max(sums, key=lambda manner: sums[manner].gain)
         now = sums[known.now]
         is_worse = now.gain < (1.0 - self._doubt(now, known.trial_left > 0)) * sums[best].gain
+        is_hopeless = now.gain < _HOPELESS * sums[best].gain
         if known.trial_left > 0:
             known.trial_left -= 1
             if known.trial_left == 0 or is_worse:
                 known.trial_left = 0
-                self._judge(known, octave, best)
+                self._judge(known, octave, best, is_hopeless=is_hopeless)
         elif is_worse and known.num_rounds >= known.changed + self.trial_rounds:
-            self._pause(known, octave, known.now, self.shortest_pause)
+            pause = (4 if is_hopeless else 1) * self.shortest_pause
+            self._pause(known, octave, known.now, min(pause, self.longest_pause))
             known.change(best)
         else:
             self._try_another(known, octave, manners)
@@ -183,14 +186,14 @@ class MannerChoice:
         """Part by which the manner in use may be worse by bad luck: the fewer its tokens, the more."""
         return max(self.margin, (1.0 if is_trial else 0.5) / math.sqrt(max(sums.tokens, 1.0)))
 
-    def _judge(self, known: _Kind, octave: _Octave, best: Manner) -> None:
+    def _judge(self, known: _Kind, octave: _Octave, best: Manner, *, is_hopeless: bool) -> None:
         """After a trial: on with the best, and a longer pause for what was tried in vain."""
         tried = known.now
         if tried is best:
             for manner in octave.pauses:
                 self._pause(known, octave, manner, self.shortest_pause)
         else:
-            longer = 2 * octave.pauses.get(tried, self.shortest_pause // 2)
+            longer = (8 if is_hopeless else 2) * octave.pauses.get(tried, self.shortest_pause // 2)
             self._pause(known, octave, tried, min(longer, self.longest_pause))
         known.change(best)
 

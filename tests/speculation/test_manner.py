@@ -64,6 +64,12 @@ def test_what_never_pays_is_used_less_and_less() -> None:
     assert shares[-1] < 0.02, shares
 
 
+def test_what_is_hopeless_is_hardly_tried_again() -> None:
+    world = World(lambda manner, _: 0.6)
+    world.run(60, 16)
+    assert 1.0 - world.run(400, 16)[Manner.PLAIN] / 400 < 0.05
+
+
 def test_a_change_for_the_better_and_for_the_worse_is_noticed() -> None:
     world = World(lambda manner, _: 0.8)
     world.run(1000, 4)
