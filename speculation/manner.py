@@ -8,9 +8,10 @@ target was probed, with nobody else at work. A manner's *gain* is that time over
 
 The manner with the highest gain is used; the others are tried for a few rounds now and then, after pauses that double
 while trials stay fruitless, and grow faster while they are hopeless. So the cost of knowing goes to nothing, a manner
-that never pays is not used for long, and a load, a text or a machine that changes is noticed. Gains are kept by octaves of the number of sequences, and what is
-known of near octaves counts for a part, so that a load that was never seen begins with a good guess. A fleet that knows
-nothing begins with the most ambitious manner, and takes plain decoding for what the probes say.
+that never pays is not used for long, and a load, a text or a machine that changes is noticed. Gains are kept by octaves
+of the number of sequences, and what is known of near octaves counts for a part, so that a load that was never seen
+begins with a good guess. A fleet that knows nothing begins with the most ambitious manner, and takes plain decoding for
+what the probes say.
 
 (SmartSpec, arXiv 2406.14066, and TurboSpec price speculation by a model of it; here nothing is modelled, so what no
 model has heard of is priced too. The budget of a round still decides how much of what is drafted it checks.)
