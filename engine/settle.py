@@ -77,9 +77,7 @@ def _sampled(output: StepOutput) -> SampledNumbers:
 
 def _candidates(sampled: SampledNumbers, place: int) -> tuple[Candidate, ...]:
     tokens, values = sampled.tokens[place], sampled.values[place]
-    return tuple(
-        Candidate(token=token, value=value) for token, value in zip(tokens, values, strict=True) if token >= 0
-    )
+    return tuple(Candidate(token=token, value=value) for token, value in zip(tokens, values, strict=True) if token >= 0)
 
 
 def _logprobs(span: Span, sampled: SampledNumbers, places: list[int | None]) -> tuple[TokenLogprob, ...]:
