@@ -231,7 +231,10 @@ def test_models_health_and_readiness_while_the_verifier_is_away(folder: Path) ->
                 assert await statuses() == [200, 503]
                 assert [model.id for model in (await official.models.list()).data] == ["tiny"]
                 # A request waits for it, and is answered when it is back.
-                waiting = asyncio.create_task(official.completions.create(model="tiny", prompt="the cat", max_tokens=4))
+                four_tokens = official.completions.create(
+                    model="tiny", prompt="the cat", max_tokens=4, extra_body={"ignore_eos": True}
+                )
+                waiting = asyncio.create_task(four_tokens)
                 async with asyncio.timeout(DEADLINE_S):
                     while not fleet.router.front.requests():  # noqa: ASYNC110  # it tells nobody
                         await asyncio.sleep(0.005)

@@ -150,5 +150,5 @@ def replace_module(stem: str, source: str, folder: Path, monkeypatch: pytest.Mon
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, f"kernels.gpu.{stem}", module)  # before it runs, as imports do
     spec.loader.exec_module(module)
-    monkeypatch.setitem(sys.modules, f"kernels.gpu.{stem}", module)
