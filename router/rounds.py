@@ -28,9 +28,7 @@ __all__ = ["WORTHLESS", "PlannedRound", "RoundMaker"]
 _PATIENCE_S = 0.5  # how long a sequence that waits for its drafter waits at most
 _SOON_S = 0.0003  # when a draft is due that is late already
 WORTHLESS = 0.02  # accepted tokens for which nobody waits
-_CHUNK_ROWS = (
-    128  # of prompts in a round that others decode in, at least: more where their next token comes hardly later
-)
+_CHUNK_ROWS = 128  # of prompts in a round that others decode in; more where their next token comes hardly later
 _NOTHING_WORTHLESS = Reach(least_value=WORTHLESS)
 _NEAR = 64  # tokens of context that make no difference to a price
 _HARDLY = 1.25  # times as late as without more rows
