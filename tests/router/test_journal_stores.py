@@ -160,9 +160,14 @@ def test_a_node_of_a_cluster_that_is_lost_is_followed_to_its_replica(tmp_path: P
             clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, node.settings["cluster-port"])
         slot = int(clients[0].execute_command("CLUSTER", "KEYSLOT", "{specfleet:default}"))
         ours = slot // 5461
-        name = bytes(clients[ours].execute_command("CLUSTER", "MYID")).decode()
-        wait_for(lambda: all(bytes(client.execute_command("CLUSTER", "NODES")).count(b"\n") == 4 for client in clients))
-        clients[3].execute_command("CLUSTER", "REPLICATE", name)
+        names = [bytes(client.execute_command("CLUSTER", "MYID")) for client in clients]
+        # All by their own names: until two have shaken hands, each has a made-up name for the other.
+        wait_for(
+            lambda: all(
+                name in bytes(client.execute_command("CLUSTER", "NODES")) for client in clients for name in names
+            )
+        )
+        clients[3].execute_command("CLUSTER", "REPLICATE", names[ours])
         wait_for(lambda: clients[3].info("replication").get("master_link_status") == "up")
         wait_for(lambda: all(b"state:ok" in bytes(client.execute_command("CLUSTER", "INFO")) for client in clients))
         # It tries the nodes one by one, and that one of them is dead does not keep it from the others.
