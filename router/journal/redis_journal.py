@@ -6,8 +6,10 @@ step. A fleet has one router that writes a few hundred small records a second, w
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from redis.asyncio import RedisCluster
@@ -146,23 +148,37 @@ class RedisJournal:
         return await (self._do_and_wait(*command) if is_durable else self._do(*command))
 
     async def _do(self, *command: Any) -> Any:
-        try:
+        with self._asking():
             return await self._client.execute_command(*command)
-        except _FAILURES as error:
-            raise self._lost(error) from error
 
     async def _do_and_wait(self, *command: Any) -> Any:
         """Both by one connection, for a store waits for the writes of the connection that asks."""
         assert not isinstance(self._client, RedisCluster), "refused by the configuration"
-        try:
+        with self._asking():
             async with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.execute_command(*command)
                 pipeline.execute_command(*self._waiting)
                 answer, reached = await pipeline.execute()
-        except _FAILURES as error:
-            raise self._lost(error) from error
         self._check_reached(reached)
         return answer
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """What the store's failures are to others; and whoever is cancelled while it asks, ends.
+
+        redis-py sends with asyncio.wait_for, which before Python 3.12 forgets a cancellation that comes just as what
+        it waits for is done: a router that ends would then beat for ever.
+        """
+        asker = asyncio.current_task()
+        assert asker is not None, "only coroutines ask"
+        num_cancelled = asker.cancelling()
+        try:
+            yield
+        except _FAILURES as error:
+            raise self._lost(error) from error
+        finally:
+            if asker.cancelling() > num_cancelled:
+                raise asyncio.CancelledError
 
     async def _wait(self) -> None:
         """Whether there is a way to wait at all, and whether whom we would wait for is there."""

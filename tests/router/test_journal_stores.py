@@ -119,6 +119,31 @@ def test_a_master_behind_sentinels_keeps_a_journal(tmp_path: Path) -> None:
                 check(StoreConfig(url=f"{url}/boss/0"))
 
 
+def test_who_is_cancelled_while_it_asks_ends_whenever_that_comes(tmp_path: Path) -> None:
+    """Else the cancellation of a router that ends may be lost, and it never does."""
+
+    async def run(config: StoreConfig) -> None:
+        journal = RedisJournal(config)
+        try:
+            owner = await begun(journal, NAMES[0])
+            num_cancelled = 0
+            for num_steps in range(12):  # of the event loop; the answer comes some time after
+                asking = asyncio.create_task(journal.renew(owner))
+                for _ in range(num_steps):
+                    await asyncio.sleep(0)
+                if asking.cancel():
+                    num_cancelled += 1
+                    with pytest.raises(asyncio.CancelledError):
+                        await asking
+                assert await journal.renew(owner) is not None
+            assert num_cancelled >= 4
+        finally:
+            await journal.close()
+
+    with valkey(tmp_path / "store") as server:
+        asyncio.run(run(StoreConfig(url=server.url)))
+
+
 def test_a_master_that_is_lost_is_followed_to_its_replica(tmp_path: Path) -> None:
     port, watched, successor = free_port(), free_port(), free_port()
     file = (
