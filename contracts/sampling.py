@@ -25,6 +25,7 @@ MAX_NEW_TOKENS = 2**31 - 1
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_LENGTH = 256
 MAX_STOP_TOKEN_IDS = 256
+MAX_CHOICES = 16  # answers to one prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

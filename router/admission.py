@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from contracts.errors import InvalidArgument, NotFound, Overloaded, Unavailable, shown
-from contracts.sampling import MAX_SEED, check_integer
+from contracts.sampling import MAX_CHOICES, MAX_SEED, check_integer
 from router.asked import Asked
 from router.json_answer import JsonAnswer
 from router.orders import VerifierOffer
@@ -21,7 +21,6 @@ from router.target_text import TargetText
 
 __all__ = ["Admission", "FrontLimits", "Understood"]
 
-_MAX_CHOICES = 16
 _PUNCTUAL = 1.5  # an estimate is right on average, and of those who are accepted nearly all are to be in time
 _THREAD_FROM = 4_000  # characters from which a prompt is encoded in a thread, not between two rounds
 
@@ -135,8 +134,8 @@ class Admission:
         if self.is_draining:
             raise Unavailable("the fleet is being drained and takes no new requests; ask another", retry_after_s=5.0)
         self.check_model(asked.model)
-        if not 1 <= asked.num_choices <= _MAX_CHOICES:
-            raise InvalidArgument(f"num_choices is {asked.num_choices}; it is from 1 to {_MAX_CHOICES}")
+        if not 1 <= asked.num_choices <= MAX_CHOICES:
+            raise InvalidArgument(f"num_choices is {asked.num_choices}; it is from 1 to {MAX_CHOICES}")
         if asked.seed is not None:
             check_integer("seed", asked.seed, 0, MAX_SEED)
         num_waiting = len(self._scheduler.waiting) + self.num_coming

@@ -20,7 +20,7 @@ from router.http.errors import error_body
 from router.merging import merged
 from router.statistics import request_statistics
 
-__all__ = ["ChatForm", "CompletionForm", "Form", "stream", "whole"]
+__all__ = ["ChatForm", "CompletionForm", "Form", "end", "stream", "whole"]
 
 _FINISH = {Reason.STOP: "stop", Reason.LENGTH: "length", Reason.CANCELLED: "stop", Reason.DEADLINE: "length"}
 
@@ -112,58 +112,74 @@ class ChatForm(Form):
         }
 
 
-async def whole(front: Front, request: Request, form: Form) -> dict[str, Any]:
-    """The answer once all its choices have ended. Whoever gives up waiting ends the request: it cannot come back."""
+# Several requests are one completion with several prompts: the choices of the first come first.
+
+
+async def whole(front: Front, requests: Sequence[Request], form: Form) -> dict[str, Any]:
+    """The answer once all choices have ended. Whoever gives up waiting ends the requests: it cannot come back."""
     choices = []
     try:
-        for index, choice in enumerate(request.choices):
-            async for _ in front.read(request, index):
+        for index, (request, number) in enumerate(_choices(requests)):
+            async for _ in front.read(request, number):
                 pass
-            ended = _ended(choice.answer.ended)
-            tokens = choice.answer.tokens
-            text = "".join(token.text for token in tokens) + ended.text
+            answer = request.choices[number].answer
+            ended = _ended(answer.ended)
+            text = "".join(token.text for token in answer.tokens) + ended.text
             choices.append(
                 {
                     "index": index,
                     **form.message(text),
-                    "logprobs": form.logprobs(tokens, 0),
+                    "logprobs": form.logprobs(answer.tokens, 0),
                     "finish_reason": _FINISH[ended.reason],
                 }
             )
     finally:
-        front.cancel(request)
-    return {**_head(request, form, form.object), "choices": choices, "usage": _usage(request), **_statistics(request)}
+        end(front, requests)
+    head = _head(requests[0], form, form.object)
+    return {**head, "choices": choices, "usage": _usage(requests), **_statistics(requests)}
 
 
-async def stream(front: Front, request: Request, form: Form, *, include_usage: bool) -> AsyncIterator[str]:
-    """Server-sent events. A client that goes away ends the request: it could not come back for the rest."""
-    head = _head(request, form, form.chunk)
-    choices = [_pieces(front, request, form, index) for index in range(len(request.choices))]
+async def stream(front: Front, requests: Sequence[Request], form: Form, *, include_usage: bool) -> AsyncIterator[str]:
+    """Server-sent events. A client that goes away ends the requests: it could not come back for the rest."""
+    head = _head(requests[0], form, form.chunk)
+    choices = [
+        _pieces(front, request, form, number, index) for index, (request, number) in enumerate(_choices(requests))
+    ]
     try:
         async for piece in merged(choices) if len(choices) > 1 else choices[0]:
-            more = _statistics(request) if piece["finish_reason"] is not None else {}
+            more = _statistics(requests) if piece["finish_reason"] is not None else {}
             yield _event({**head, "choices": [piece], **more})
         if include_usage:
-            yield _event({**head, "choices": [], "usage": _usage(request)})
+            yield _event({**head, "choices": [], "usage": _usage(requests)})
         yield "data: [DONE]\n\n"
     except SpecfleetError as error:
         yield _event(error_body(error))
     finally:
+        end(front, requests)
+
+
+def end(front: Front, requests: Sequence[Request]) -> None:
+    """What still runs of them is wanted by nobody any more."""
+    for request in requests:
         front.cancel(request)
 
 
-async def _pieces(front: Front, request: Request, form: Form, index: int) -> AsyncIterator[dict[str, Any]]:
+def _choices(requests: Sequence[Request]) -> list[tuple[Request, int]]:
+    return [(request, number) for request in requests for number in range(len(request.choices))]
+
+
+async def _pieces(front: Front, request: Request, form: Form, number: int, index: int) -> AsyncIterator[dict[str, Any]]:
     """One choice as a stream tells it; the last piece has the reason why it ended."""
     for part in form.first():
         yield {"index": index, **part, "logprobs": None, "finish_reason": None}
     offset = 0
-    async for tokens in front.read(request, index):
+    async for tokens in front.read(request, number):
         text = "".join(token.text for token in tokens)
         logprobs = form.logprobs(tokens, offset)
         offset += len(text)
         if text or logprobs is not None:
             yield {"index": index, **form.piece(text), "logprobs": logprobs, "finish_reason": None}
-    last = _ended(request.choices[index].answer.ended)
+    last = _ended(request.choices[number].answer.ended)
     yield {"index": index, **form.piece(last.text), "logprobs": None, "finish_reason": _FINISH[last.reason]}
 
 
@@ -177,18 +193,20 @@ def _head(request: Request, form: Form, name: str) -> dict[str, Any]:
     }
 
 
-def _usage(request: Request) -> dict[str, Any]:
-    """The prompt counts once for all choices, and so does what the cache had of it: as the first of them found it."""
-    num_completion = sum(len(choice.answer.tokens) for choice in request.choices)
+def _usage(requests: Sequence[Request]) -> dict[str, Any]:
+    """A prompt counts once for all its choices, and so does what the cache had of it: as the first of them found it."""
+    num_prompt = sum(request.num_prompt_tokens for request in requests)
+    num_completion = sum(len(choice.answer.tokens) for request in requests for choice in request.choices)
+    num_cached = sum(request.choices[0].sequence.num_cached or 0 for request in requests)
     return {
-        "prompt_tokens": request.num_prompt_tokens,
+        "prompt_tokens": num_prompt,
         "completion_tokens": num_completion,
-        "total_tokens": request.num_prompt_tokens + num_completion,
-        "prompt_tokens_details": {"cached_tokens": request.choices[0].sequence.num_cached or 0},
+        "total_tokens": num_prompt + num_completion,
+        "prompt_tokens_details": {"cached_tokens": num_cached},
     }
 
 
-def _statistics(request: Request) -> dict[str, Any]:
+def _statistics(requests: Sequence[Request]) -> dict[str, Any]:
     """Beyond OpenAI's: what speculation did for each choice."""
     return {
         "speculation": [
@@ -196,6 +214,7 @@ def _statistics(request: Request) -> dict[str, Any]:
                 **json_format.MessageToDict(request_statistics(request, choice), preserving_proto_field_name=True),
                 "mode": request.mode.partition("-")[0],
             }
+            for request in requests
             for choice in request.choices
         ]
     }

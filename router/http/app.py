@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,9 +20,9 @@ from starlette.exceptions import HTTPException as HttpError
 
 from contracts.errors import InvalidArgument, NotFound, SpecfleetError, Unavailable, shown
 from router.asked import TRACE
-from router.front import Asked, Front
-from router.http.answering import ChatForm, CompletionForm, Form, stream, whole
-from router.http.asking import chat_asked, completion_asked
+from router.front import Asked, Front, Request
+from router.http.answering import ChatForm, CompletionForm, Form, end, stream, whole
+from router.http.asking import chat_asked, completions_asked
 from router.http.body import WholeBody
 from router.http.connection import BoundedConnection
 from router.http.errors import error_response
@@ -60,12 +60,12 @@ def http_app(front: Front, limits: HttpLimits = _EVERYONE) -> FastAPI:
 
     @app.post("/v1/completions")
     async def completions(request: CompletionRequest, http: HttpRequest) -> Response:
-        return await _answer(front, http, request, completion_asked(request), CompletionForm, request.logprobs)
+        return await _answer(front, http, request, completions_asked(request), CompletionForm, request.logprobs)
 
     @app.post("/v1/chat/completions")
     async def chat(request: ChatRequest, http: HttpRequest) -> Response:
         num_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-        return await _answer(front, http, request, chat_asked(request), ChatForm, num_logprobs)
+        return await _answer(front, http, request, [chat_asked(request)], ChatForm, num_logprobs)
 
     @app.get("/v1/models")
     async def models() -> JSONResponse:
@@ -116,11 +116,11 @@ async def _answer(
     front: Front,
     http: HttpRequest,
     request: GenerationSettings,
-    asked: Asked,
+    asked: Sequence[Asked],
     form: type[Form],
     num_logprobs: int | None,
 ) -> Response:
-    running = await front.generate(replace(asked, trace=http.headers.get(TRACE, "")))
+    running = await _all_accepted(front, [replace(each, trace=http.headers.get(TRACE, "")) for each in asked])
     assert front.text is not None, "a request that runs has been encoded"
     spelling = form(front.text.tokenizer, num_logprobs=num_logprobs)
     if request.stream:
@@ -129,6 +129,18 @@ async def _answer(
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
     content = await _unless_gone(http, whole(front, running, spelling))
     return Response(status_code=499) if content is None else JSONResponse(content)
+
+
+async def _all_accepted(front: Front, asked: Sequence[Asked]) -> list[Request]:
+    """Or none of them: a refusal is one of the whole."""
+    running: list[Request] = []
+    try:
+        for each in asked:
+            running.append(await front.generate(each))
+    except BaseException:
+        end(front, running)
+        raise
+    return running
 
 
 async def _unless_gone(http: HttpRequest, answer: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | None:

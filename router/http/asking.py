@@ -12,24 +12,35 @@ from router.front import Asked, Speculation
 from router.http.schemas import ChatRequest, CompletionRequest, GenerationSettings, ResponseFormat
 from router.security.caller import caller
 
-__all__ = ["chat_asked", "completion_asked"]
+__all__ = ["chat_asked", "completions_asked"]
 
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 
-def completion_asked(request: CompletionRequest) -> Asked:
-    """A plain completion."""
-    prompt = request.prompt
-    one = prompt[0] if isinstance(prompt, list) and prompt and isinstance(prompt[0], str) else prompt
-    if not isinstance(one, str):
-        one = [token for token in one if isinstance(token, int)]
-    return _asked(
-        request,
-        one,
-        max_tokens=_DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
-        num_logprobs=_num_logprobs(request.logprobs),
-        json_schema="",
-    )
+def completions_asked(request: CompletionRequest) -> list[Asked]:
+    """A plain completion of each of its prompts."""
+    return [
+        _asked(
+            request,
+            prompt,
+            max_tokens=_DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
+            num_logprobs=_num_logprobs(request.logprobs),
+            json_schema="",
+        )
+        for prompt in _prompts(request.prompt)
+    ]
+
+
+def _prompts(given: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]) -> list[str | list[int]]:
+    """One text, or the tokens of one, or several of either."""
+    if isinstance(given, str):
+        return [given]
+    tokens = [each for each in given if isinstance(each, int)]
+    return [tokens] if tokens or not given else [_one(each) for each in given if not isinstance(each, int)]
+
+
+def _one(given: str | Sequence[int]) -> str | list[int]:
+    return given if isinstance(given, str) else list(given)
 
 
 def chat_asked(request: ChatRequest) -> Asked:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.sampling import (
     MAX_BIAS,
+    MAX_CHOICES,
     MAX_LOGPROBS,
     MAX_PENALTY,
     MAX_REPETITION_PENALTY,
@@ -19,6 +20,11 @@ from contracts.sampling import (
 )
 
 __all__ = ["ChatRequest", "CompletionRequest", "GenerationSettings"]
+
+
+_MOST_PROMPTS = 64
+_Item = TypeVar("_Item")
+_Several = Annotated[list[_Item], Field(min_length=1, max_length=_MOST_PROMPTS)]
 
 
 def _right(words: str) -> dict[str, Any]:
@@ -63,7 +69,10 @@ class GenerationSettings(_Part):
     top_p: Annotated[
         float | None, Field(description="Only the likeliest tokens that have this probability together")
     ] = 1.0
-    n: Annotated[int | None, Field(description="So many answers, 1 to 16; answer i has the seed plus i")] = 1
+    n: Annotated[
+        Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None,
+        Field(description=f"So many answers, 1 to {MAX_CHOICES}; answer i has the seed plus i"),
+    ] = 1
     stream: Annotated[bool | None, Field(description="Server-sent events, ended by [DONE]")] = False
     stream_options: Annotated[StreamOptions | None, Field(description="What a stream tells besides")] = None
     stop: Annotated[
@@ -123,10 +132,10 @@ class CompletionRequest(GenerationSettings):
     model_config = ConfigDict(json_schema_extra=_right('an object such as {"prompt": "Hello", "max_tokens": 20}'))
 
     prompt: Annotated[
-        str | list[int] | Annotated[list[str], Field(min_length=1, max_length=1)],
+        str | list[int] | _Several[str] | _Several[list[int]],
         Field(
-            description="A text, token ids, or a list of one text",
-            json_schema_extra=_right("a text, a list of token ids, or a list of one text"),
+            description=f"A text, token ids, or a list of up to {_MOST_PROMPTS} of either, with n answers to each",
+            json_schema_extra=_right(f"a text, a list of token ids, or a list of 1 to {_MOST_PROMPTS} of either"),
         ),
     ]
     max_tokens: Annotated[int | None, Field(description="At most so many tokens")] = 16

@@ -20,6 +20,7 @@ from router.http.app import run_http
 from router.server import run_router
 from tests.engine.checkpoints import write_checkpoint
 from tests.service.fleet import DEADLINE_S, RunningFleet, engine_of, running_fleet
+from tests.service.router_process import until
 
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant: "
 MESSAGES = [{"role": "user", "content": "Say something about cats"}]
@@ -78,6 +79,39 @@ def test_choices_seeds_and_what_shapes_the_text(folder: Path) -> None:
         for penalty in ({"presence_penalty": 2.0}, {"frequency_penalty": 2.0}):
             assert await text(temperature=0.5, seed=1, **penalty) != await text(temperature=0.5, seed=1)
         assert (await complete(temperature=0, top_p=0.5, max_tokens=1)).choices[0].finish_reason == "length"
+
+    play(folder, scene)
+
+
+def test_several_prompts_are_as_many_requests(folder: Path) -> None:
+    async def scene(fleet: RunningFleet, official: Any, plain: httpx.AsyncClient) -> None:
+        async def complete(prompt: object, **asked: object) -> Any:
+            common = {"model": "tiny", "max_tokens": 12, "seed": 5, "n": 2, "extra_body": {"ignore_eos": True}}
+            return await official.completions.create(prompt=prompt, **{**common, **asked})
+
+        def usage(answer: Any) -> tuple[int, int]:
+            return answer.usage.prompt_tokens, answer.usage.completion_tokens
+
+        text = fleet.router.front.text
+        assert text is not None
+        prompts = ["the cat", "a dog and", "one two"]
+        alone = [await complete(prompt) for prompt in prompts]
+        expected = [choice.text for each in alone for choice in each.choices]
+        assert len(set(expected)) == 6
+        for given in (prompts, [text.tokenizer.encode(prompt) for prompt in prompts]):
+            together = await complete(given)
+            assert [choice.index for choice in together.choices] == list(range(6))
+            assert [choice.text for choice in together.choices] == expected
+            assert usage(together) == tuple(map(sum, zip(*map(usage, alone), strict=True)))
+        said = [""] * 6
+        async for chunk in await complete(prompts, stream=True):
+            for choice in chunk.choices:
+                said[choice.index] += choice.text
+        assert said == expected
+        # One that is refused is a refusal of all, and those before it do not run on.
+        with pytest.raises(openai.BadRequestError, match="ids are 0 to"):
+            await complete([[5, 6], [10**8]], max_tokens=400)
+        await until(lambda: not fleet.router.scheduler.running)
 
     play(folder, scene)
 
