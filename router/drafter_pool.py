@@ -13,7 +13,7 @@ from contracts.clock import Clock
 from contracts.config.names import entry_of
 from contracts.errors import InvalidArgument
 from contracts.types import DrafterId, DraftNode, SequenceId, Verdict
-from router.fused_steps import NUM_CANDIDATES, FusedSteps
+from router.fused_steps import FusedSteps
 from router.metrics.histogram import MOMENT_S, Histogram
 from router.orders import (
     LINK_S,
@@ -21,14 +21,13 @@ from router.orders import (
     DrafterOffer,
     DrafterOrders,
     Drafts,
-    Opened,
     TokensDecided,
-    Wish,
     num_logprobs_wanted,
 )
 from router.quarantine import Quarantine
 from router.sequence import RoutedSequence
 from router.silence import Silence
+from router.wishes import only_follow, opened, wish
 from speculation.fusion import FusionKind
 from speculation.fusion_choice import FusionChoice
 from speculation.load import Cooperation
@@ -40,7 +39,6 @@ _MAX_FOLLOWERS = 4  # of one sequence
 _KNOWN_HERE = 12.0  # tokens of a sequence after which it is clear how good a drafter is at it
 _KNOWN = 4000.0  # tokens of a tenant after which its prompts alone say who is good at what
 _CLEARLY = 0.05  # better than the best at work, in agreement
-_RUN_AHEAD = 3  # draft nodes for each one that a round may check: those in flight, their successors, and likely misses
 
 
 @dataclass(slots=True, kw_only=True)
@@ -200,7 +198,7 @@ class DrafterPool:
                 connected.orders.commit.append(news)
                 connected.unjudged[sequence.id] += len(news.tokens)
                 if asks_anew and connected.following[sequence.id]:
-                    connected.orders.wish(self._wish(sequence))
+                    connected.orders.wish(wish(sequence))
 
     def went_without(self, sequence: RoutedSequence) -> None:
         """A round stopped waiting for its drafters; the next will not wait for them before they have spoken. Of those
@@ -285,7 +283,8 @@ class DrafterPool:
         """Sends what was gathered. Who should have spoken long ago is paused, whatever it claims, so that sequences go
         to others; and tried again, after pauses that double until it speaks."""
         now_s = self.clock.now_s()
-        for drafter, connected in self._connected.items():
+        # Those first that somebody waits for: all of them begin to compute when they hear of it.
+        for drafter, connected in sorted(self._connected.items(), key=lambda pair: not pair[1].orders.want):
             silence = connected.silence
             if silence.has_begun(now_s):
                 if silence.pause(now_s):
@@ -363,7 +362,7 @@ class DrafterPool:
         sequence.asked_s = self.clock.now_s()
         for drafter in drafters:
             if (connected := self._connected.get(drafter)) is not None and sequence.id in connected.following:
-                connected.orders.wish(self._wish(sequence))
+                connected.orders.wish(wish(sequence))
 
     def _followers(self, sequence: RoutedSequence) -> frozenset[DrafterId]:
         """Who besides its drafters should read along, to learn how good it would be: those that are little known, here
@@ -408,7 +407,7 @@ class DrafterPool:
                 connected.unjudged[sequence.id] = connected.unjudged.get(sequence.id, 0) + num_told
             if drafts is not before or (drafts and renews):
                 connected.following[sequence.id] = drafts
-                connected.orders.wish(self._wish(sequence) if drafts else _only_follow(sequence))
+                connected.orders.wish(wish(sequence) if drafts else only_follow(sequence))
             if drafts and (renews or not before):
                 sequence.asked_s = self.clock.now_s()
                 if connected.silence.now:
@@ -422,45 +421,3 @@ class DrafterPool:
             connected.silence.let_off(sequence.id, self.clock.now_s())
             if connected.following.pop(sequence.id, None) is not None:
                 connected.orders.end(sequence.id)
-
-    def _wish(self, sequence: RoutedSequence) -> Wish:
-        if sequence.steps is not None:
-            return Wish(
-                sequence=sequence.id,
-                epoch=sequence.epoch,
-                position=sequence.position,
-                num_nodes=NUM_CANDIDATES,
-                below=sequence.steps.path,
-                max_depth=1,
-                max_children=NUM_CANDIDATES,
-            )
-        num_nodes = sequence.max_draft * (_RUN_AHEAD if sequence.runs_ahead else 1)
-        return Wish(
-            sequence=sequence.id,
-            epoch=sequence.epoch,
-            position=sequence.position,
-            num_nodes=num_nodes,
-            max_depth=num_nodes if sequence.parts.is_chain else sequence.max_depth,
-            max_children=1 if sequence.parts.is_chain else 0,
-            run_ahead=sequence.runs_ahead,
-            num_eager=sequence.max_draft,
-            least_value=sequence.reach.least_value,
-        )
-
-
-def _only_follow(sequence: RoutedSequence) -> Wish:
-    return Wish(sequence=sequence.id, epoch=sequence.epoch, position=sequence.position, num_nodes=0)
-
-
-def opened(sequence: RoutedSequence) -> Opened:
-    """A sequence for a worker that does not know it."""
-    return Opened(
-        sequence=sequence.id,
-        epoch=sequence.epoch,
-        tenant=sequence.tenant,
-        tokens=tuple(sequence.tokens),
-        num_prompt=sequence.num_prompt,
-        sampling=sequence.sampling,
-        request=sequence.request,
-        trace=sequence.trace,
-    )

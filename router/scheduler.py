@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from contracts.clock import Clock
 from contracts.types import DrafterId, SequenceId, Verdict
 from router.answer_times import AnswerTimes
-from router.drafter_pool import DrafterPool, opened
+from router.drafter_pool import DrafterPool
 from router.fair_queue import FairQueue
 from router.manners import Manners
 from router.metrics.figures import SchedulerFigures
@@ -31,6 +31,7 @@ from router.orders import (
 from router.rounds import PlannedRound, RoundMaker
 from router.sequels import PreparedRound, SequelMaker
 from router.sequence import RoutedSequence
+from router.wishes import opened
 from speculation.cost import CostTable
 from speculation.fusion import FusionKind
 from speculation.manner import Manner
