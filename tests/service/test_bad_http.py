@@ -19,7 +19,7 @@ from router.http.limits import HttpLimits
 from tests.engine.checkpoints import write_checkpoint
 from tests.service.fleet import DEADLINE_S, RunningFleet, engine_of, running_fleet
 
-HASTY = HttpLimits(max_body=200_000, head_s=0.5, body_s=0.5, stall_s=1.0)
+HASTY = HttpLimits(max_body=200_000, head_s=1.5, body_s=1.0, stall_s=1.0)
 JSON = {"content-type": "application/json"}
 DEEP = 10_000
 Scene = Callable[[RunningFleet, httpx.AsyncClient], Awaitable[None]]

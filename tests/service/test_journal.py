@@ -159,7 +159,7 @@ def test_the_store_is_killed_and_what_runs_goes_on(folder: Path, store: Valkey, 
             began_s = time.monotonic()
             with pytest.raises(Unavailable) as refused:
                 await listen(client, Heard(), "refused", REQUESTS[0])
-            assert time.monotonic() - began_s < 1.0
+            assert time.monotonic() - began_s < 5.0, "a refusal does not wait for the store"
             assert refused.value.retry_after_s == 1.0
             if comes_back == "empty":
                 for file in store.folder.glob("appendonlydir/*"):
