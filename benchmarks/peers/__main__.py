@@ -3,10 +3,10 @@
     python -m benchmarks.peers --corpus DIR --out build/peers
 
 The same checkpoints, prompts as token ids, and threads of the target for all: Hugging Face `generate` plain, with an
-assistant, and with prompt lookup; llama.cpp's server and OpenVINO GenAI, plain and with a draft model, where they are
-installed; our modes through the real service. All are warm and take turns, alternation by alternation. The target is
-the demo family's, inflated here unless --target names a folder. A mode may lack parts: `fleet-routing-fusion` is
-`fleet` with the first drafter only, which is also everyone else's assistant.
+assistant, and with prompt lookup; where they are installed, llama.cpp's server, OpenVINO GenAI, vLLM and SGLang, plain
+and with a draft model, the last two with prompt lookup too; our modes through the real service. All are warm and take
+turns, alternation by alternation. The target is the demo family's, inflated here unless --target names a folder. A mode
+may lack parts: `fleet-routing-fusion` is `fleet` with the first drafter only, which is also everyone else's assistant.
 
 Answers of our modes must be the same, and greedy ones in float32 those of Hugging Face; else the share is told.
 Each side computes in the type that is its quickest here, unless it is named: see --their-dtype.
@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+
+import torch
 
 from benchmarks.peers import guard
 from benchmarks.peers.arrivals import Arrivals, measure_arrivals
@@ -124,7 +126,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--their-dtype",
         choices=["bfloat16", "float32"],
-        help="of Hugging Face's; default: float32 with --dtype float32, else what is quicker on this processor",
+        help="of Hugging Face's, and without a GPU of vLLM's and SGLang's; default: float32 with --dtype float32, "
+        "else what is quicker on this processor",
     )
     parser.add_argument(
         "--llama-server",
@@ -138,6 +141,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="a Python that has OpenVINO GenAI, which needs nothing else of this repository (default: this one)",
     )
+    for name, option in (("vLLM", "--vllm-python"), ("SGLang", "--sglang-python")):
+        parser.add_argument(
+            option, default=sys.executable, metavar="FILE", help=f"a Python that has {name} (default: this one)"
+        )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write peers.json, peers.md and pictures here")
     parser.add_argument("--check", type=Path, metavar="FILE", help="fail where a ratio is worse than in this baseline")
     parser.add_argument("--save-baseline", type=Path, metavar="FILE", help="write this run's ratios as a baseline")
@@ -185,6 +192,9 @@ def _rig(options: argparse.Namespace, works: Sequence[Workload]) -> Rig:
         their_dtype=options.their_dtype,
         llama_server=options.llama_server,
         openvino_python=options.openvino_python,
+        vllm_python=options.vllm_python,
+        sglang_python=options.sglang_python,
+        device="cuda" if torch.cuda.is_available() else "cpu",
         together=max(options.together),
         context=max(len(question.tokens) for work in works for question in work.questions) + options.max_tokens,
     )

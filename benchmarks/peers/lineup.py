@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers import hugging_face as hf
-from benchmarks.peers import llamacpp, openvino
+from benchmarks.peers import llamacpp, openvino, sglang, vllm
 from benchmarks.peers.fleet import FleetMode
 from benchmarks.peers.gguf_file import check_package, write_gguf
 from benchmarks.peers.peer import Peer, is_ours
@@ -24,7 +24,11 @@ __all__ = ["DEFAULT", "Rig", "chosen", "lined_up", "versions"]
 _HUGGING_FACE = tuple(f"{hf.PREFIX}{way}" for way in hf.WAYS)
 _LLAMA = tuple(f"{llamacpp.PREFIX}{way}" for way in llamacpp.WAYS)
 _OPENVINO = tuple(f"{openvino.PREFIX}{way}" for way in openvino.WAYS)
-_OPTIONAL = (*_LLAMA, *_OPENVINO)
+_VLLM = tuple(f"{vllm.PREFIX}{way}" for way in vllm.WAYS)
+_SGLANG = tuple(f"{sglang.PREFIX}{way}" for way in sglang.WAYS)
+_CONVERTED = (*_LLAMA, *_OPENVINO)
+_OPTIONAL = (*_CONVERTED, *_VLLM, *_SGLANG)
+_ASSISTED = (f"{hf.PREFIX}assisted", *_CONVERTED, f"{vllm.PREFIX}draft", f"{sglang.PREFIX}draft")
 DEFAULT = (*_HUGGING_FACE, *_OPTIONAL, "off", "vanilla", "pearl", "fleet", "fleet-routing-fusion")
 
 
@@ -40,6 +44,10 @@ class Rig:
     their_dtype: str
     llama_server: str
     openvino_python: str
+    vllm_python: str
+    sglang_python: str
+    device: str
+    """Where ours run, and with them what can run on several kinds."""
     together: int
     """The most requests at once."""
     context: int
@@ -61,7 +69,7 @@ def chosen(only: Sequence[str] | None, rig: Rig, say: Callable[[str], None]) -> 
             say(f"{name} is left out: {error}")
         else:
             found.append(name)
-    if not Path(rig.drafters[0]).is_dir() and (needing := {f"{hf.PREFIX}assisted", *_OPTIONAL}.intersection(found)):
+    if not Path(rig.drafters[0]).is_dir() and (needing := set(_ASSISTED).intersection(found)):
         raise InvalidArgument(
             f"the first drafter is {rig.drafters[0]!r}; right is a checkpoint folder, which assists "
             f"{', '.join(sorted(needing))} too"
@@ -71,13 +79,17 @@ def chosen(only: Sequence[str] | None, rig: Rig, say: Callable[[str], None]) -> 
 
 def versions(names: Sequence[str], rig: Rig) -> list[str]:
     """Of the optional peers among them; refused where one is not installed."""
-    if not set(names).isdisjoint(_OPTIONAL):
+    if not set(names).isdisjoint(_CONVERTED):
         check_package()
     found = []
     if not set(names).isdisjoint(_LLAMA):
         found.append(f"llama.cpp {llamacpp.llama_server_version(rig.llama_server)}")
     if not set(names).isdisjoint(_OPENVINO):
         found.append(f"OpenVINO GenAI {openvino.openvino_version(rig.openvino_python)}")
+    if not set(names).isdisjoint(_VLLM):
+        found.append(f"vLLM {vllm.vllm_version(rig.vllm_python, rig.device)}")
+    if not set(names).isdisjoint(_SGLANG):
+        found.append(f"SGLang {sglang.sglang_version(rig.sglang_python, rig.device)}")
     return found
 
 
@@ -116,6 +128,24 @@ async def lined_up(names: Sequence[str], target: str, rig: Rig) -> AsyncIterator
                         target=_gguf(target, files, openvino.DTYPE),
                         assistant=_gguf(rig.drafters[0], files, openvino.DTYPE),
                         threads=rig.threads,
+                    )
+                )
+            elif name in (*_VLLM, *_SGLANG):
+                server, python = (
+                    (vllm.vllm_server, rig.vllm_python) if name in _VLLM else (sglang.sglang_server, rig.sglang_python)
+                )
+                found[name] = await stack.enter_async_context(
+                    server(
+                        way,
+                        python=python,
+                        target=target,
+                        draft=rig.drafters[0],
+                        device=rig.device,
+                        # On a processor it is torch that computes, as for Hugging Face.
+                        dtype=rig.their_dtype if rig.device == "cpu" else rig.dtype,
+                        threads=rig.threads,
+                        together=rig.together,
+                        context=rig.context,
                     )
                 )
         if modes := [name for name in names if is_ours(name)]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+from benchmarks.peers.installed import printed
 from benchmarks.peers.line_process import LineProcess, line_process
-from contracts.errors import InvalidArgument
 
 __all__ = ["DTYPE", "PREFIX", "WAYS", "openvino", "openvino_version"]
 
@@ -20,18 +19,13 @@ processor has no such products."""
 
 def openvino_version(python: str) -> str:
     """Refused, with what to do, where that Python has no OpenVINO GenAI."""
-    try:
-        found = subprocess.run(
-            [python, "-c", "import openvino_genai; print(openvino_genai.__version__)"], capture_output=True, text=True
-        )
-    except OSError as error:
-        raise InvalidArgument(f"--openvino-python is {python}, which does not start ({error.strerror})") from error
-    if found.returncode != 0:
-        raise InvalidArgument(
-            f"{python} has no OpenVINO GenAI; install openvino-genai there, or name a Python that has it "
-            "with --openvino-python"
-        )
-    return found.stdout.strip()
+    return printed(
+        python,
+        "import openvino_genai; print(openvino_genai.__version__)",
+        option="--openvino-python",
+        name="OpenVINO GenAI",
+        package="openvino-genai",
+    )
 
 
 def openvino(

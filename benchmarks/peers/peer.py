@@ -10,7 +10,7 @@ from benchmarks.peers.workloads import Question
 
 __all__ = ["Ask", "Peer", "RouterWork", "Said", "is_ours"]
 
-_THEIRS = ("hf-", "llamacpp-", "openvino-")
+_THEIRS = ("hf-", "llamacpp-", "openvino-", "vllm-", "sglang-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,8 @@ _THEIRS = {
     "hf": ("#4b5563", "#8d99ae", "#c3cad6"),
     "llamacpp": ("#7f5539", "#b08968"),
     "openvino": ("#6d597a", "#b1a7c6"),
+    "vllm": ("#2f6690", "#6c9bbf", "#a9c7dd"),
+    "sglang": ("#9a5b5b", "#c08a8a", "#dfbcbc"),
 }
 """By whose they are, which is the first part of their names."""
 _OURS = {"off": COLOURS[2], "vanilla": COLOURS[1], "pearl": COLOURS[4], "fleet": COLOURS[3]}

@@ -35,6 +35,9 @@ RIG = lineup.Rig(
     their_dtype="float32",
     llama_server="llama-server",
     openvino_python=sys.executable,
+    vllm_python=sys.executable,
+    sglang_python=sys.executable,
+    device="cpu",
     together=2,
     context=512,
 )
@@ -133,10 +136,15 @@ def test_rounds_are_found_in_what_llama_cpp_tells_token_by_token() -> None:
 
 
 def test_default_peers_that_are_not_installed_are_left_out_and_others_refused() -> None:
-    nowhere = replace(RIG, llama_server="no-such-server", openvino_python="no-such-python")
+    python = "no-such-python"
+    nowhere = replace(
+        RIG, llama_server="no-such-server", openvino_python=python, vllm_python=python, sglang_python=python
+    )
     lines: list[str] = []
     found = lineup.chosen(None, nowhere, lines.append)
-    assert found == [name for name in lineup.DEFAULT if not name.startswith(("llamacpp-", "openvino-"))]
+    assert found == [
+        name for name in lineup.DEFAULT if not name.startswith(("llamacpp-", "openvino-", "vllm-", "sglang-"))
+    ]
     assert [line.partition(":")[0] for line in lines] == [
         f"{name} is left out" for name in lineup.DEFAULT if name not in found
     ]
@@ -150,7 +158,12 @@ def test_default_peers_that_are_not_installed_are_left_out_and_others_refused() 
 def test_tokens_of_optional_peers_are_told_and_never_wrong() -> None:
     same = Same(workload="domain", temperature=0.0, peer="fleet", reference="off", num_same=1, num_answers=2)
     assert same.is_wrong({"bfloat16"})
-    for names in (("llamacpp-plain", "hf-plain"), ("openvino-plain", "off"), ("off", "llamacpp-draft")):
+    for names in (
+        ("llamacpp-plain", "hf-plain"),
+        ("openvino-plain", "off"),
+        ("off", "llamacpp-draft"),
+        ("vllm-draft", "off"),
+    ):
         assert not replace(same, peer=names[0], reference=names[1]).is_wrong({"float32"})
     assert replace(same, reference="hf-plain").is_wrong({"float32"})
     assert not replace(same, reference="hf-plain").is_wrong({"float32", "bfloat16"})
