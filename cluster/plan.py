@@ -16,6 +16,7 @@ __all__ = [
     "Dial",
     "Node",
     "Placement",
+    "as_booked",
     "drafter_placement",
     "drafters_of",
     "misfits",
@@ -82,8 +83,21 @@ def drafter_placement(name: str, config: DrafterConfig, *, is_local: bool) -> Pl
     """Labels and custom resources tell machines apart; where there is only one, it is the right one."""
     if not is_name(name) or name == VERIFIER:
         raise InvalidArgument(f"the drafter's name is {shown(name)}; it must be {NAME_HELP}, and not {VERIFIER!r}")
+    if config.engine is not None and config.engine.device == "cuda" and config.num_gpus == 0:
+        raise ConfigError(
+            f"drafter {name} has engine.device 'cuda' and num_gpus 0, which books no GPU for it; num_gpus must be "
+            "above 0, and may be a fraction, or engine.device auto or cpu"
+        )
     amounts = {_CPU: config.num_cpus, _GPU: config.num_gpus, **({} if is_local else config.resources)}
     return Placement(name=name, amounts=_nonzero(amounts), labels={} if is_local else config.labels)
+
+
+def as_booked(config: DrafterConfig) -> DrafterConfig:
+    """The drafter as it is started in its place: one that booked no GPU leaves alone those that it sees there, for Ray
+    hides none from it."""
+    if config.engine is None or config.num_gpus > 0 or config.engine.device != "auto":
+        return config
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"device": "cpu"})})
 
 
 def misfits(wanted: Sequence[Placement], nodes: Sequence[Node]) -> list[str]:
@@ -99,7 +113,7 @@ def misfits(wanted: Sequence[Placement], nodes: Sequence[Node]) -> list[str]:
         if not any(_fits(placement, node) for node in nodes)
     ]
     return alone or [
-        f"all together need {needed:g} {name}, and all nodes together have {free:g} ({have})"
+        f"all together need {needed:g} {name}, and all nodes together have {free:g} ({have}){_hint(name)}"
         for name, needed, free in _sums(wanted, nodes)
         if needed > free + _EPSILON
     ]
@@ -139,11 +153,17 @@ def _missing(models: Mapping[str, str]) -> str:
 
 
 def _verifier_placement(config: FleetConfig, *, has_gpus: bool, is_local: bool) -> Placement:
-    """A GPU for each rank, or the CPUs that its threads keep busy; where the machine decides, one for each rank."""
-    of = config.engine
+    """A GPU for each rank, or its part of one; or the CPUs that its threads keep busy, where the machine decides, one
+    for each rank."""
+    of, gpus_each = config.engine, config.verifier.num_gpus
     uses_gpus = of.device == "cuda" or (of.device == "auto" and has_gpus)
+    if uses_gpus and gpus_each < 1 and of.tensor_parallel > 1:
+        raise ConfigError(
+            f"verifier.num_gpus is {gpus_each:g} and engine.tensor_parallel is {of.tensor_parallel}; a group's ranks "
+            "are on a GPU each, and of several Ray books none in part: one of the two must be 1"
+        )
     threads = 1 if uses_gpus or of.num_threads == "auto" else of.num_threads
-    amounts = {_CPU: float(threads * of.tensor_parallel), _GPU: float(of.tensor_parallel if uses_gpus else 0)}
+    amounts = {_CPU: float(threads * of.tensor_parallel), _GPU: of.tensor_parallel * gpus_each if uses_gpus else 0.0}
     return Placement(name=VERIFIER, amounts=_nonzero(amounts), labels={} if is_local else config.verifier.labels)
 
 
@@ -163,6 +183,12 @@ def _sums(wanted: Sequence[Placement], nodes: Sequence[Node]) -> list[tuple[str,
         (name, sum(of.amounts.get(name, 0.0) for of in wanted), sum(of.amounts.get(name, 0.0) for of in nodes))
         for name in names
     ]
+
+
+def _hint(name: str) -> str:
+    if name != _GPU:
+        return ""
+    return "; verifier.num_gpus and a drafter's num_gpus may be fractions, of which several share a GPU"
 
 
 def _shown(placement: Placement) -> str:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from cluster.backoff import Backoff
 from cluster.child import Child
 from cluster.control import Command
-from cluster.plan import VERIFIER, Dial, Placement, drafter_placement, misfits
+from cluster.plan import VERIFIER, Dial, Placement, as_booked, drafter_placement, misfits
 from cluster.ray_api import Actor, Cluster, Sighting
 from contracts.clock import Clock
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
@@ -76,7 +76,12 @@ class Supervisor:
 
     def start_drafter(self, placement: Placement, config: DrafterConfig, answer: Future[str] | None = None) -> None:
         """Places a drafter."""
-        self._start(placement, lambda: self._cluster.place_drafter(placement, config, self._dial), answer)
+        booked = as_booked(config)
+        if booked is not config and any(node.amounts.get("GPU", 0.0) > 0.0 for node in self._cluster.nodes()):
+            self._say(
+                f"{placement.name} runs on a CPU: its num_gpus is 0, and device: auto takes no GPU that is not booked"
+            )
+        self._start(placement, lambda: self._cluster.place_drafter(placement, booked, self._dial), answer)
 
     def dismiss_others(self) -> None:
         """Sends away whoever runs and is none of those that were started here."""

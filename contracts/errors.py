@@ -9,7 +9,7 @@
     ├── NotFound                 no such model, request or drafter
     ├── AlreadyExists            that id is taken
     ├── OutOfBlocks              the KV cache has no room for this now
-    ├── Overloaded               queues are full; says when to retry
+    ├── Overloaded               queues, or a device's memory, are full; says when to retry
     ├── QuotaExceeded            this tenant's share is used up; says when to retry
     ├── Unauthenticated          no key, or one nobody knows
     ├── PermissionDenied         a known key that may not do this
@@ -102,7 +102,7 @@ class OutOfBlocks(SpecfleetError):
 
 
 class Overloaded(SpecfleetError):
-    """Queues are full; `retry_after_s` says when it is worth trying again."""
+    """Queues, or a device's memory, are full; `retry_after_s` says when it is worth trying again."""
 
 
 class QuotaExceeded(SpecfleetError):

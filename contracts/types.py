@@ -143,7 +143,8 @@ class StepReport:
     """What one step of an engine did and how long it took; the cost table is made of these.
 
     `num_context` is the sum over rows of the keys each row attends, itself included; `num_rows_pruned` counts the
-    rows that left between two layers.
+    rows that left between two layers. One that is not `is_typical` met a shape of rows that a GPU had to be made ready
+    for: its like will take less.
     """
 
     num_rows: int
@@ -151,6 +152,7 @@ class StepReport:
     num_sequences: int
     elapsed_s: float
     num_rows_pruned: int = 0
+    is_typical: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,11 @@ copied to where the graph reads them, in one piece, and the graph is replayed. R
 who computes it once more writes the same bits to the same place, and nobody asks for its logits.
 
 A shape that is seen for the first time runs kernel by kernel, for it may never come again; the second time it is
-captured. Large steps, steps with a look between layers and groups of several ranks always run kernel by kernel, and so
-does everything once a capture has failed.
+captured. Steps with many rows, or with texts so long that attention takes them in stretches, steps with a look between
+layers and groups of several ranks always run kernel by kernel, and so do new shapes once a capture has failed.
+
+All graphs share the memory for what lies between their kernels. They may: one is replayed at a time, and what is wanted
+of it, the logits, is copied in its end to a place that no other step writes before they are read.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -22,17 +27,21 @@ from engine.model import embed, forward_layers, head_logits
 from engine.ranks import Ranks
 from engine.weights import Weights
 from kernels import gpu
-from kernels.paged import KVCache, Rows
+from kernels.paged import BLOCK_TOKENS, KVCache, Rows
+from kernels.pinned import pinned_zeros, to_device
+from kernels.scratch import SCRATCH_BYTES, scratch_bytes
 from kernels.tiles import Tiles, rows_per_tile
 
-__all__ = ["Capture", "CapturedSteps", "StepShape", "capture_graph", "shape_of"]
+__all__ = ["MOST_LOGITS_BYTES", "MOST_ROWS", "Capture", "CapturedSteps", "StepShape", "capture_graph", "shape_of"]
 
 logger = logging.getLogger(__name__)
 
 MOST_ROWS = 512
 """Above, launches are a small part of a step."""
-MOST_GRAPHS = 64
-"""Each holds memory of its own for what lies between its kernels."""
+MOST_LOGITS_BYTES = 256 * 2**20
+"""Of one step; 512 rows of a vocabulary of 131,072."""
+MOST_GRAPHS = 128
+"""Each is a few hundred kernels' arguments, on the host and on the device."""
 _LEAST_KEYS = 512
 _LEAST_TABLE_ENTRIES = 64
 
@@ -53,21 +62,27 @@ class StepShape:
 
     @property
     def sizes(self) -> list[int]:
-        """Of the parts of a graph's input: tokens, chosen, rows, and the three tables of its tiles."""
+        """Of the parts of a graph's input: tokens, chosen, the three tables of its tiles, and rows, whose block tables
+        come last."""
         rows = 5 * self.num_rows + 1 + self.num_table_entries
         words = self.num_rows * self.num_nodes // 32
-        return [self.num_rows, self.num_chosen, rows, 3 * self.num_tiles, self.num_tiles * self.num_nodes, words]
+        return [self.num_rows, self.num_chosen, 3 * self.num_tiles, self.num_tiles * self.num_nodes, words, rows]
 
 
 def shape_of(rows: Rows, tiles: Tiles, num_chosen: int) -> StepShape:
-    """The shape into which a step goes whose rows are filled up already: each size the next power of two."""
+    """The shape into which a step goes whose rows are filled up already: each size the next power of two.
+
+    There is room for a whole block table in each tile, so that how long the texts are together makes no other shape.
+    """
+    num_tiles, longest = _power_of_two(tiles.count), _power_of_two(max(tiles.longest, _LEAST_KEYS))
+    in_tables = max(rows.num_table_entries, num_tiles * (longest // BLOCK_TOKENS), _LEAST_TABLE_ENTRIES)
     return StepShape(
         num_rows=rows.count,
         num_chosen=_power_of_two(num_chosen),
-        num_table_entries=_power_of_two(max(rows.num_table_entries, _LEAST_TABLE_ENTRIES)),
-        num_tiles=_power_of_two(tiles.count),
+        num_table_entries=_power_of_two(in_tables),
+        num_tiles=num_tiles,
         num_nodes=tiles.num_nodes,
-        longest=_power_of_two(max(tiles.longest, _LEAST_KEYS)),
+        longest=longest,
     )
 
 
@@ -80,17 +95,24 @@ class CapturedSteps:
 
     def __init__(self, weights: Weights, ranks: Ranks, cache: KVCache, *, capture: Capture) -> None:
         self._weights, self._ranks, self._cache, self._capture = weights, ranks, cache, capture
-        self._rows_per_tile = rows_per_tile(weights.shard.num_heads // weights.shard.num_kv_heads)
+        self._num_heads = weights.shard.num_heads
+        self._rows_per_tile = rows_per_tile(self._num_heads // weights.shard.num_kv_heads)
         self._seen: Counter[StepShape] = Counter()
         self._graphs: dict[StepShape, _Graph] = {}
-        self._has_failed = False
+        self._may_capture = True
+        vocabulary = weights.head.outputs
+        most_chosen = min(MOST_ROWS, MOST_LOGITS_BYTES // (4 * vocabulary))
+        self._logits = torch.empty(most_chosen, vocabulary, dtype=torch.float32, device=cache.keys.device)
+        self.is_typical = True
+        """Whether the last step took as long as its like will: not where it was captured, or will be next time."""
 
     @staticmethod
     def build(weights: Weights, ranks: Ranks, cache: KVCache) -> CapturedSteps | None:
         """None where nothing can be captured."""
         if not cache.keys.is_cuda or not gpu.runs(cache.keys) or ranks.size > 1:
             return None
-        return CapturedSteps(weights, ranks, cache, capture=capture_graph)
+        pool = torch.cuda.graph_pool_handle()
+        return CapturedSteps(weights, ranks, cache, capture=partial(capture_graph, pool=pool))
 
     @property
     def num_graphs(self) -> int:
@@ -104,22 +126,36 @@ class CapturedSteps:
         chosen: torch.Tensor,  # [chosen] int32 on the CPU
     ) -> torch.Tensor:
         """Logits [chosen, vocabulary] float32, valid until the next step."""
-        is_large = rows.count > MOST_ROWS or (self._cache.prompts is not None and self._cache.prompts.reads(rows))
-        if is_large or rows.count == 0 or chosen.shape[0] == 0 or self._has_failed:
+        self.is_typical = True
+        if not self._is_small(rows, chosen):
             return self._kernel_by_kernel(tokens, rows, chosen)
         filled = rows.filled_up(_power_of_two(rows.count))
         tiles = filled.tiles(rows_per_tile=self._rows_per_tile)
         shape = shape_of(filled, tiles, chosen.shape[0])
-        self._seen[shape] += 1
         graph = self._graphs.get(shape)
-        if graph is None and (self._seen[shape] == 1 or len(self._graphs) == MOST_GRAPHS):
-            return self._kernel_by_kernel(tokens, rows, chosen)
-        graph = graph or _Graph(shape, self._cache.keys.device)
+        if graph is None:
+            if not self._may_capture or len(self._graphs) == MOST_GRAPHS or not self._fits(shape):
+                return self._kernel_by_kernel(tokens, rows, chosen)
+            self.is_typical = False
+            self._seen[shape] += 1
+            if self._seen[shape] == 1:
+                return self._kernel_by_kernel(tokens, rows, chosen)
+            graph = _Graph(shape, self._cache.keys.device)
         graph.fill(tokens, filled, tiles, chosen)
         if shape not in self._graphs and not self._captured(graph):
             return self._kernel_by_kernel(tokens, rows, chosen)
         graph.replay()
         return graph.logits[: chosen.shape[0]]
+
+    def _is_small(self, rows: Rows, chosen: torch.Tensor) -> bool:
+        """Whether so few rows are worth a graph, and are for our own kernels."""
+        if not 0 < rows.count <= MOST_ROWS or not 0 < _power_of_two(chosen.shape[0]) <= self._logits.shape[0]:
+            return False
+        return chosen.shape[0] > 0 and not (self._cache.prompts is not None and self._cache.prompts.reads(rows))
+
+    def _fits(self, shape: StepShape) -> bool:
+        """Whether attention takes all rows at once: how it parts them otherwise follows from the rows of each step."""
+        return scratch_bytes(shape.num_rows, shape.longest, self._num_heads, self._cache.head_dim) <= SCRATCH_BYTES
 
     def run_layers(self, residual: torch.Tensor, rows: Rows, first: int, last: int) -> torch.Tensor:
         """Some layers, for steps that stop between them."""
@@ -127,64 +163,77 @@ class CapturedSteps:
 
     def _kernel_by_kernel(self, tokens: torch.Tensor, rows: Rows, chosen: torch.Tensor) -> torch.Tensor:
         device = self._cache.keys.device
-        residual = embed(self._weights, self._ranks, tokens.to(device, non_blocking=True))
-        self.run_layers(residual, rows.to(device), 0, len(self._weights.layers))
+        return self._forward(to_device(tokens, device), rows.to(device), to_device(chosen, device))
+
+    def _forward(self, tokens: torch.Tensor, rows: Rows, chosen: torch.Tensor) -> torch.Tensor:
+        """From numbers that lie where the weights are."""
+        residual = embed(self._weights, self._ranks, tokens)
+        self.run_layers(residual, rows, 0, len(self._weights.layers))
         # Picked here and not there, where as many choices as rows means all rows: of a filled step that is not so.
-        return head_logits(self._weights, residual[chosen.long().to(device, non_blocking=True)], chosen)
+        return head_logits(self._weights, residual[chosen.long()], chosen)
 
     def _captured(self, graph: _Graph) -> bool:
         """Captures the step that lies in it; running it while doing so writes what it will write anyway."""
         graph.rows.use_tiles(self._rows_per_tile, graph.tiles)
+        place = self._logits[: graph.shape.num_chosen]
         try:
             graph.replay, graph.logits = self._capture(
-                lambda: self._kernel_by_kernel(graph.tokens.long(), graph.rows, graph.chosen)
+                lambda: place.copy_(self._forward(graph.tokens.long(), graph.rows, graph.chosen))
             )
         except RuntimeError as error:
-            self._has_failed = True
-            logger.warning("steps run kernel by kernel, for one could not be captured: %s", error)
+            self._may_capture = False
+            logger.warning(
+                "steps of other shapes than the %d captured ones run kernel by kernel from now on, for %s could not be "
+                "captured: %s",
+                len(self._graphs),
+                graph.shape,
+                error,
+            )
             return False
         self._graphs[graph.shape] = graph
         return True
 
 
 class _Graph:
-    """One shape: a buffer that the graph reads, its twin on the host, and what the graph leaves behind."""
+    """One shape: where the graph reads, and what it leaves behind."""
 
     replay: Callable[[], object]
     logits: torch.Tensor
 
     def __init__(self, shape: StepShape, device: torch.device) -> None:
         self.shape = shape
-        self._host = torch.zeros(sum(shape.sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
-        self._device = self._host.to(device, non_blocking=True)
-        self.tokens, self.chosen, flat, bounds, nodes, bitmaps = torch.split(self._device, shape.sizes)
+        self._place = torch.zeros(sum(shape.sizes), dtype=torch.int32, device=device)
+        self.tokens, self.chosen, bounds, nodes, bitmaps, flat = torch.split(self._place, shape.sizes)
         self.rows = Rows(flat, shape.num_rows, shape.num_table_entries)
         self.tiles = Tiles(
             count=shape.num_tiles,
             num_nodes=shape.num_nodes,
             longest=shape.longest,
+            first_rows=None,
             bounds=bounds.view(-1, 3),
             nodes=nodes.view(shape.num_tiles, shape.num_nodes),
             bitmaps=bitmaps.view(shape.num_rows, -1),
         )
 
     def fill(self, tokens: torch.Tensor, rows: Rows, tiles: Tiles, chosen: torch.Tensor) -> None:
-        """One copy to the device. The copy of the step before is over: its tokens have been read since."""
-        self._host.zero_()
-        to_tokens, to_chosen, to_flat, to_bounds, to_nodes, to_bitmaps = torch.split(self._host, self.shape.sizes)
+        """One copy to the device, of as much of the block tables as there is. Tail slots stay behind: tiles hold them
+        as bitmaps."""
+        size = 5 * rows.count + 1 + rows.num_table_entries
+        sizes = [*self.shape.sizes[:-1], size]
+        host = pinned_zeros(sum(sizes), self._place.device)
+        to_tokens, to_chosen, to_bounds, to_nodes, to_bitmaps, to_flat = torch.split(host, sizes)
         to_tokens[: tokens.shape[0]] = tokens
         to_tokens[tokens.shape[0] :] = int(tokens[-1])
         to_chosen[: chosen.shape[0]] = chosen
-        # Tail slots stay behind: tiles hold them as bitmaps.
-        size = 5 * rows.count + 1 + rows.num_table_entries
-        to_flat[:size] = rows.host[:size]
         for target, source in ((to_bounds, tiles.bounds), (to_nodes, tiles.nodes), (to_bitmaps, tiles.bitmaps)):
             target[: source.numel()] = source.flatten()
-        self._device.copy_(self._host, non_blocking=True)
+        to_flat.copy_(rows.host[:size])
+        self._place[: host.shape[0]].copy_(host, non_blocking=True)
 
 
-def capture_graph(run: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
-    """Runs once, so that kernels are compiled and memory is found, and then into a CUDA graph.
+def capture_graph(run: Callable[[], torch.Tensor], *, pool: Any) -> tuple[Callable[[], object], torch.Tensor]:
+    """Runs once, so that kernels are compiled and memory is found, and then into a CUDA graph, which takes its memory
+    from the pool.
 
     Both on the current stream, which must not be CUDA's default one: a graph's kernels keep the priority of the stream
     that they were captured from, wherever the graph is replayed. What other threads do to the device meanwhile, as
@@ -192,6 +241,7 @@ def capture_graph(run: Callable[[], torch.Tensor]) -> tuple[Callable[[], object]
     """
     run()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+    stream = torch.cuda.current_stream()
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         logits = run()
     return graph.replay, logits

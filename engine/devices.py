@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import queue
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,20 +69,50 @@ def flashinfer_for(config: ResolvedEngineConfig, head_dim: int) -> ModuleType:
     return importlib.import_module("flashinfer")
 
 
-def check_links(ranks: Ranks, device: str) -> None:
-    """The group's first exchange between its GPUs, which is what connects them: at the start, and not in a round."""
+def check_links(ranks: Ranks, device: str, *, deadline_s: float) -> None:
+    """The group's first exchange between its GPUs, which is what connects them: at the start, and not in a round.
+
+    In a thread of its own, for NCCL may wait for ever, in connecting as in exchanging. The deadline should be earlier
+    than that of NCCL's watchdog, which ends the process.
+    """
     started_s = time.monotonic()
+    answers = queue.SimpleQueue[list[int] | Exception]()
+    threading.Thread(target=_exchange, args=(ranks, device, answers), daemon=True, name="first exchange").start()
     try:
-        # Read in here: waiting for NCCL makes only the stream wait, and what failed shows when numbers are fetched.
-        found = [int(part) for part in ranks.gather(torch.full((1,), ranks.rank, device=device))]
-    except (RankLost, RuntimeError) as error:
+        found = answers.get(timeout=deadline_s)
+    except queue.Empty:
         raise TopologyError(
-            f"the {ranks.size} GPUs of this group cannot reach each other: {error}. What was seen of them and their "
-            "links is in the log of each rank; with NCCL_DEBUG=INFO NCCL says there why it failed"
-        ) from error
+            f"the first exchange between the {ranks.size} GPUs of this group has not ended after {deadline_s:.3g} s: "
+            f"either another rank is not there, or its GPU is not reached. {_WHERE_TO_LOOK}. `nvidia-smi topo -m` "
+            "shows the links; if it works with NCCL_P2P_DISABLE=1, PCI access control (ACS, IOMMU) stands between the "
+            "GPUs, and if with NCCL_SHM_DISABLE=1, the container's /dev/shm is too small"
+        ) from None
+    if isinstance(found, RankLost | RuntimeError):
+        raise TopologyError(
+            f"the {ranks.size} GPUs of this group cannot reach each other: {found}. {_WHERE_TO_LOOK}"
+        ) from found
+    if isinstance(found, Exception):
+        raise found
     if found != list(range(ranks.size)):
         raise TopologyError(f"the group's GPUs answer as ranks {found}, they must be 0 to {ranks.size - 1} in order")
     logger.info("rank %d: %d GPUs connected in %.3g s", ranks.rank, ranks.size, time.monotonic() - started_s)
+
+
+_WHERE_TO_LOOK = (
+    "What was seen of them and their links is in the log of each rank; with NCCL_DEBUG=INFO NCCL says there why it "
+    "failed, or what it waits for"
+)
+
+
+def _exchange(ranks: Ranks, device: str, answers: queue.SimpleQueue[list[int] | Exception]) -> None:
+    """What the ranks say, read here: waiting for NCCL makes only the stream wait, and what failed shows when numbers
+    are fetched."""
+    try:
+        if device != "cpu":
+            torch.cuda.set_device(device)  # each thread has a current one of its own
+        answers.put([int(part) for part in ranks.gather(torch.full((1,), ranks.rank, device=device))])
+    except Exception as error:  # noqa: BLE001  # it is the other thread's
+        answers.put(error)
 
 
 def visible_gpus() -> list[Gpu]:

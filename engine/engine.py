@@ -167,6 +167,7 @@ class Engine:
             num_sequences=len(work),
             elapsed_s=self._clock.now_s() - started_s,
             num_rows_pruned=output.num_rows_dropped,
+            is_typical=output.is_typical,
         )
         return StepResult(outcomes=outcomes, report=report)
 

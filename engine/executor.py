@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import traceback
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from contracts.errors import Internal, InvalidArgument
+from contracts.errors import Internal, InvalidArgument, Overloaded
 from engine.captured import CapturedSteps
 from engine.compiled import CompiledStep
+from engine.copies import moves
 from engine.host_copy import wait_for
 from engine.message import StepMessage
 from engine.model import embed, forward_layers, head_logits
@@ -21,6 +25,7 @@ from engine.streams import EngineStream
 from engine.weights import Weights
 from kernels import native
 from kernels.paged import KVCache, Rows
+from kernels.pinned import to_device
 
 __all__ = ["Executor", "LayerHook", "StepAbandoned", "StepOutput"]
 
@@ -59,6 +64,8 @@ class StepOutput:
     sampled: SampledNumbers | None
     choice_of: Mapping[int, int]
     num_rows_dropped: int
+    is_typical: bool
+    """Whether its like will take as long: see CapturedSteps."""
 
 
 class Executor:
@@ -78,6 +85,8 @@ class Executor:
         self.weights, self.cache, self.ranks = weights, cache, ranks
         self.num_threads, self.num_real_tokens, self.compiled = num_threads, num_real_tokens, compiled
         self._stream = stream
+        self._moves: deque[tuple[torch.Tensor, torch.Tensor]] = deque()
+        """What is to be moved in the cache before anything else; a step without memory leaves some to the next."""
 
     def run(
         self, message: StepMessage, hook: LayerHook | None = None, undroppable: frozenset[int] = frozenset()
@@ -89,30 +98,58 @@ class Executor:
         """
         self._is_abandoned = False
         try:
-            if self._stream is None:
-                return self._run(message, hook, undroppable)
-            with torch.cuda.stream(self._stream.stream):
+            with self._where_it_runs(f"a step of {message.num_rows} rows"):
                 return self._run(message, hook, undroppable)
         except BaseException:
             if not self._is_abandoned:
                 self.ranks.close()
             raise
 
+    def warm_up(self, steps: Iterable[tuple[torch.Tensor, Rows, torch.Tensor]]) -> None:
+        """Captures steps like these, of tokens, rows and chosen rows, for which the cache must be nobody's yet."""
+        with self._where_it_runs("a step before the first request"), torch.inference_mode():
+            nowhere = torch.zeros(1, dtype=torch.int64)
+            self.cache.copy(nowhere, nowhere)
+            if isinstance(self.compiled, CapturedSteps):
+                for tokens, rows, chosen in steps:
+                    for _ in ("seen", "captured"):
+                        self.compiled.run(tokens, rows, chosen)
+            wait_for(self.cache.keys.device)
+
+    @contextlib.contextmanager
+    def _where_it_runs(self, what: str) -> Iterator[None]:
+        """On the engine's own stream. Where there is no memory for it, that concerns whoever asked, and nobody else."""
+        with contextlib.ExitStack() as stack:
+            if self._stream is not None:
+                stack.enter_context(torch.cuda.stream(self._stream.stream))
+            try:
+                yield
+            except torch.OutOfMemoryError as error:
+                traceback.clear_frames(error.__traceback__)  # which hold what was in the way
+                num_bytes = self.cache.keys.nbytes + self.cache.values.nbytes
+                raise Overloaded(
+                    f"{what} found no room on {self.cache.keys.device}: {str(error).splitlines()[0]} The KV cache has "
+                    f"{num_bytes} bytes of it; lower engine.kv_cache_bytes, engine.max_batch_rows or what else runs "
+                    "there"
+                ) from error
+
     def _run(self, message: StepMessage, hook: LayerHook | None, undroppable: frozenset[int]) -> StepOutput:
         with torch.inference_mode(), native.use_threads(self.num_threads):
-            self._copy(message)
+            self._move(message)
             device = self.cache.keys.device
             rows = Rows(torch.from_numpy(message.rows), message.num_rows, message.num_table_entries)
             tokens = torch.from_numpy(message.tokens)
             chosen = torch.from_numpy(message.chosen)
+            is_typical = True
             if message.hook_layers.size == 0:
                 logits = self._logits(tokens, rows, chosen)
                 places = list(range(message.chosen.size))
                 num_dropped = 0
+                is_typical = not isinstance(self.compiled, CapturedSteps) or self.compiled.is_typical
             else:
                 residual, alive = self._layers_with_hook(tokens, rows, message, hook, undroppable)
                 message, places, chosen = _survivors(message, alive)
-                logits = head_logits(self.weights, residual, chosen.to(device, non_blocking=True))
+                logits = head_logits(self.weights, residual, to_device(chosen, device))
                 num_dropped = rows.count - alive.shape[0]
             numbers = None
             if message.chosen.size:
@@ -124,23 +161,23 @@ class Executor:
             sampled=numbers,
             choice_of={choice: place for place, choice in enumerate(places)},
             num_rows_dropped=num_dropped,
+            is_typical=is_typical,
         )
 
-    def _copy(self, message: StepMessage) -> None:
-        copies, at = message.copies, 0
-        while at < copies.size:
-            count = int(copies[at])
-            sources, targets = copies[at + 1 : at + 1 + count], copies[at + 1 + count : at + 1 + 2 * count]
-            self.cache.copy(torch.from_numpy(sources.copy()), torch.from_numpy(targets.copy()))
-            at += 1 + 2 * count
+    def _move(self, message: StepMessage) -> None:
+        """A move takes the memory that it needs before it writes, so one that found none has done nothing yet."""
+        self._moves.extend(moves(message.copies))
+        while self._moves:
+            self.cache.copy(*self._moves[0])
+            self._moves.popleft()
 
     def _logits(self, tokens: torch.Tensor, rows: Rows, chosen: torch.Tensor) -> torch.Tensor:
         if self.compiled is not None:
             return self.compiled.run(tokens, rows, chosen)
         device = self.cache.keys.device
-        residual = embed(self.weights, self.ranks, tokens.to(device, non_blocking=True))
+        residual = embed(self.weights, self.ranks, to_device(tokens, device))
         self._layers(residual, rows.to(device), 0, len(self.weights.layers))
-        return head_logits(self.weights, residual, chosen.long().to(device, non_blocking=True))
+        return head_logits(self.weights, residual, to_device(chosen.long(), device))
 
     def _layers(self, residual: torch.Tensor, rows: Rows, first: int, last: int) -> torch.Tensor:
         if self.compiled is not None:
@@ -157,7 +194,7 @@ class Executor:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The residual stream of the surviving rows, and their numbers."""
         device = self.cache.keys.device
-        rows, residual = rows.to(device), embed(self.weights, self.ranks, tokens.to(device, non_blocking=True))
+        rows, residual = rows.to(device), embed(self.weights, self.ranks, to_device(tokens, device))
         alive = torch.arange(rows.count)
         first = 0
         for layer in message.hook_layers.tolist():
@@ -168,7 +205,7 @@ class Executor:
                 kept = torch.nonzero(keep).flatten()
                 rows, residual, alive = (
                     rows.select(kept),
-                    residual[kept.to(residual.device, non_blocking=True)],
+                    residual[to_device(kept, residual.device)],
                     alive[kept],
                 )
         return self._layers(residual, rows, first, len(self.weights.layers)), alive

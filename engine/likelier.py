@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engine.host_copy import to_host
 from engine.model import head_logits
 from engine.weights import Weights
+from kernels.pinned import to_device
 from kernels.pruning import count_larger
 
 __all__ = ["num_likelier"]
@@ -33,4 +34,4 @@ def num_likelier(
 
 
 def _there(numbers: NDArray[Any], residual: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(numbers).to(residual.device, non_blocking=True)
+    return to_device(torch.from_numpy(numbers), residual.device)

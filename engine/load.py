@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from contracts.clock import Clock
-from contracts.config import EngineConfig, MachineFacts, ModelFacts, ResolvedEngineConfig, resolve_engine
+from contracts.config import EngineConfig, ModelFacts, ResolvedEngineConfig, resolve_engine
 from contracts.errors import ConfigError, TopologyError
 from engine.captured import CapturedSteps
 from engine.checkpoint import Checkpoint
@@ -20,16 +18,19 @@ from engine.compiled import CompiledStep
 from engine.devices import check_fp8, check_links, cuda_device, flashinfer_for
 from engine.engine import Engine, Follower
 from engine.executor import Executor
+from engine.machine import device_of, machine_facts
 from engine.ranks import Ranks, SingleRank
 from engine.streams import open_stream
 from engine.text.tokenizer import Tokenizer
 from engine.topology import Shard
+from engine.warm_up import warm_up
 from engine.weights import MATRIX, load_weights
+from engine.workspace import workspace_bytes
 from kernels import native
 from kernels.paged import KVCache
 from kernels.prompts import WORKSPACE_BYTES, PromptAttention
 
-__all__ = ["LoadedEngine", "device_of", "load_engine", "load_follower", "machine_facts", "spare_torch_threads"]
+__all__ = ["LoadedEngine", "load_engine", "load_follower", "spare_torch_threads"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +47,14 @@ class LoadedEngine:
     eos_token_ids: tuple[int, ...]
 
 
-def load_engine(config: EngineConfig, *, ranks: Ranks | None = None, clock: Clock | None = None) -> LoadedEngine:
-    """Rank 0: reads the checkpoint, plans memory, builds the executor."""
+def load_engine(
+    config: EngineConfig, *, ranks: Ranks | None = None, clock: Clock | None = None, gpu_share: float = 1.0
+) -> LoadedEngine:
+    """Rank 0: reads the checkpoint, plans memory, builds the executor; `gpu_share` is what it has of each GPU."""
     ranks = ranks or SingleRank()
     with Checkpoint.open(config.model) as checkpoint:
         tokenizer = _tokenizer(checkpoint)
-        resolved = _resolved(config, checkpoint)
+        resolved = _resolved(config, checkpoint, ranks.rank, gpu_share)
         engine = Engine(
             _executor(checkpoint, resolved, tokenizer, ranks),
             checkpoint.identity(tokenizer, dtype=_number_format(resolved)),
@@ -60,15 +63,18 @@ def load_engine(config: EngineConfig, *, ranks: Ranks | None = None, clock: Cloc
             prefix_cache=resolved.prefix_cache,
             clock=clock,
         )
+        if resolved.device == "cuda":
+            warm_up(engine)
         return LoadedEngine(
             engine=engine, tokenizer=tokenizer, config=resolved, eos_token_ids=checkpoint.config.eos_token_ids
         )
 
 
-def load_follower(config: EngineConfig, ranks: Ranks) -> Follower:
+def load_follower(config: EngineConfig, ranks: Ranks, *, gpu_share: float = 1.0) -> Follower:
     """A rank above 0 of the same configuration."""
     with Checkpoint.open(config.model) as checkpoint:
-        return Follower(_executor(checkpoint, _resolved(config, checkpoint), _tokenizer(checkpoint), ranks))
+        resolved = _resolved(config, checkpoint, ranks.rank, gpu_share)
+        return Follower(_executor(checkpoint, resolved, _tokenizer(checkpoint), ranks))
 
 
 def spare_torch_threads() -> None:
@@ -76,33 +82,6 @@ def spare_torch_threads() -> None:
     computes, and waiting for them to wake costs more than they bring (several ms a step on busy cores)."""
     if native.library() is not None:
         torch.set_num_threads(1)
-
-
-def device_of(config: EngineConfig) -> str:
-    """Where the model of this configuration runs on this machine."""
-    if config.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return config.device
-
-
-def machine_facts() -> MachineFacts:
-    """What this machine has."""
-    has_cuda = torch.cuda.is_available()
-    return MachineFacts(
-        num_cpus=len(os.sched_getaffinity(0)),
-        memory_bytes=min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_memory_bytes()),
-        has_cuda=has_cuda,
-        cuda_memory_bytes=torch.cuda.get_device_properties(0).total_memory if has_cuda else 0,
-    )
-
-
-def _container_memory_bytes() -> int:
-    """What the control group of this process allows; without a limit more than any machine has."""
-    limits = [2**62]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # not there, or the word "max"
-            limits.append(int(Path(path).read_text()))
-    return min(limits)
 
 
 def _number_format(config: ResolvedEngineConfig) -> str:
@@ -144,9 +123,9 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return tokenizer
 
 
-def _resolved(config: EngineConfig, checkpoint: Checkpoint) -> ResolvedEngineConfig:
-    dtype = _DTYPES["bfloat16" if config.dtype == "auto" else config.dtype]
-    has_bytes = config.weights != "none" and device_of(config) == "cuda"
+def _resolved(config: EngineConfig, checkpoint: Checkpoint, rank: int, gpu_share: float) -> ResolvedEngineConfig:
+    dtype, device = _DTYPES["bfloat16" if config.dtype == "auto" else config.dtype], device_of(config)
+    has_bytes = config.weights != "none" and device == "cuda"
     sizes = [
         torch.Size(checkpoint.shape(name)).numel() * (1 if has_bytes and name.endswith(MATRIX) else dtype.itemsize)
         for name in checkpoint.names
@@ -154,9 +133,20 @@ def _resolved(config: EngineConfig, checkpoint: Checkpoint) -> ResolvedEngineCon
     facts = ModelFacts(
         max_context=checkpoint.config.max_context,
         weight_bytes=sum(sizes),
-        workspace_bytes=0 if config.deterministic else WORKSPACE_BYTES,
+        workspace_bytes=_workspace_bytes(config, checkpoint) if device == "cuda" else 0,
     )
-    return resolve_engine(config, machine_facts(), facts)
+    return resolve_engine(config, machine_facts(device, rank), facts, gpu_share=gpu_share)
+
+
+def _workspace_bytes(config: EngineConfig, checkpoint: Checkpoint) -> int:
+    max_context = checkpoint.config.max_context if config.max_context == "auto" else config.max_context
+    needed = workspace_bytes(
+        checkpoint.config,
+        num_ranks=config.tensor_parallel,
+        max_batch_rows=config.max_batch_rows,
+        max_context=max_context,
+    )
+    return needed + (0 if config.deterministic else WORKSPACE_BYTES)
 
 
 def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: Tokenizer, ranks: Ranks) -> Executor:
@@ -168,7 +158,7 @@ def _executor(checkpoint: Checkpoint, config: ResolvedEngineConfig, tokenizer: T
     _check_weights(config, device)
     flashinfer = None if config.deterministic else flashinfer_for(config, shard.config.head_dim)
     if device != "cpu" and ranks.size > 1:
-        check_links(ranks, device)
+        check_links(ranks, device, deadline_s=0.75 * config.step_deadline_s)
     sizes = {
         "num_layers": shard.config.num_layers,
         "num_kv_heads": shard.num_kv_heads,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from contracts.config import EngineConfig
 from contracts.errors import RankLost, SpecfleetError
-from engine.load import LoadedEngine, device_of, load_engine, load_follower
+from engine.load import LoadedEngine, load_engine, load_follower
+from engine.machine import device_of
 from engine.ranks import DistributedRanks
 
 __all__ = ["local_engine"]
@@ -20,16 +21,17 @@ _GOODBYE_S = 10.0
 
 
 @contextlib.contextmanager
-def local_engine(config: EngineConfig) -> Iterator[LoadedEngine]:
-    """An engine with all its ranks on this machine; they end with the block, however it is left."""
+def local_engine(config: EngineConfig, *, gpu_share: float = 1.0) -> Iterator[LoadedEngine]:
+    """An engine with all its ranks on this machine, where each has so much of a GPU; they end with the block, however
+    it is left."""
     if config.tensor_parallel == 1:
-        yield load_engine(config)
+        yield load_engine(config, gpu_share=gpu_share)
         return
     with tempfile.TemporaryDirectory() as folder:
         address = f"file://{Path(folder) / 'rendezvous'}"
         context = multiprocessing.get_context("spawn")
         followers = [
-            context.Process(target=_follow, args=(config.model_dump(), address, rank), daemon=True)
+            context.Process(target=_follow, args=(config.model_dump(), address, rank, gpu_share), daemon=True)
             for rank in range(1, config.tensor_parallel)
         ]
         for follower in followers:
@@ -37,7 +39,7 @@ def local_engine(config: EngineConfig) -> Iterator[LoadedEngine]:
         ranks = None
         try:
             ranks = _joined(config, address, rank=0)
-            loaded = load_engine(config, ranks=ranks)
+            loaded = load_engine(config, ranks=ranks, gpu_share=gpu_share)
             yield loaded
             with contextlib.suppress(SpecfleetError):  # a group that is lost already needs no goodbye
                 loaded.engine.shut_down()
@@ -47,11 +49,11 @@ def local_engine(config: EngineConfig) -> Iterator[LoadedEngine]:
             _end(followers)
 
 
-def _follow(config: dict[str, object], address: str, rank: int) -> None:
+def _follow(config: dict[str, object], address: str, rank: int, gpu_share: float) -> None:
     parsed = EngineConfig.model_validate(config)
     # Rank 0 says what went wrong; what a follower would add is only that rank 0 has left.
     with contextlib.suppress(RankLost):
-        load_follower(parsed, _joined(parsed, address, rank)).run()
+        load_follower(parsed, _joined(parsed, address, rank), gpu_share=gpu_share).run()
 
 
 def _joined(config: EngineConfig, address: str, rank: int) -> DistributedRanks:

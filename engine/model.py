@@ -12,7 +12,7 @@ import torch
 from engine.ranks import Ranks
 from engine.weights import LayerWeights, Matrix, Weights
 from kernels.attention import attention
-from kernels.norm import rms_norm
+from kernels.norm import add_rms_norm, rms_norm
 from kernels.paged import KVCache, Rows
 from kernels.rotary import rotary_into_cache
 from kernels.swiglu import swiglu
@@ -47,8 +47,8 @@ def forward_layers(
     """Layers first..last-1."""
     for index in range(first, last):
         layer, bias = weights.layers[index], weights.output_biases[index]
-        _attention_block(weights, layer, ranks, residual, rows, cache, index, bias)
-        _mlp_block(weights, layer, ranks, residual)
+        normed = _attention_block(weights, layer, ranks, residual, rows, cache, index, bias)
+        _add_joined(layer.down, swiglu(layer.gate_up(normed), weights.dtype), residual, ranks, None)
     return residual
 
 
@@ -61,7 +61,8 @@ def _attention_block(
     cache: KVCache,
     index: int,
     bias: torch.Tensor | None,  # [hidden]
-) -> None:
+) -> torch.Tensor:
+    """Returns what the MLP reads: the norm of the residual stream with attention in it."""
     eps = weights.shard.config.rms_eps
     normed = rms_norm(residual, layer.attention_norm, eps, weights.dtype)
     queries = rotary_into_cache(
@@ -76,17 +77,11 @@ def _attention_block(
         eps=eps,
     )
     attended = attention(queries, rows, cache, index, window=layer.window)
+    if ranks.size > 1 and bias is None:  # one rank alone adds where it multiplies
+        delta = ranks.join_sum(layer.output(attended))
+        return add_rms_norm(residual, delta, layer.mlp_norm, eps, weights.dtype)
     _add_joined(layer.output, attended, residual, ranks, bias)
-
-
-def _mlp_block(
-    weights: Weights,
-    layer: LayerWeights,
-    ranks: Ranks,
-    residual: torch.Tensor,  # [rows, hidden]
-) -> None:
-    normed = rms_norm(residual, layer.mlp_norm, weights.shard.config.rms_eps, weights.dtype)
-    _add_joined(layer.down, swiglu(layer.gate_up(normed), weights.dtype), residual, ranks, None)
+    return rms_norm(residual, layer.mlp_norm, eps, weights.dtype)
 
 
 def _add_joined(

@@ -6,14 +6,25 @@ promise it bitwise; native/src/attention.h and the reference each say why.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 
 from kernels import gpu, native
-from kernels.paged import KVCache, Rows
+from kernels.checks import check_tensor
+from kernels.paged import BLOCK_TOKENS, KVCache, Rows
+from kernels.scratch import SPLIT
+from kernels.tiles import rows_per_tile
 
 __all__ = ["attention", "attention_reference"]
 
 _HEAD_DIM_STEP = 16
+_LEAST_HEAD_DIM_ON_GPU = 16
+"""What a matrix instruction takes."""
+_MOST_KEYS_ON_GPU = 65_535 * SPLIT
+"""One launch has no more splits in the last of its three dimensions."""
+_checked: WeakKeyDictionary[Rows, int] = WeakKeyDictionary()
+"""For how many blocks rows were found right: once, for all layers."""
 
 
 def attention(
@@ -36,17 +47,18 @@ def attention(
     >>> attention(torch.ones(1, 2), row, cache, 0, window=0)
     tensor([[2., 4.]])
     """
-    _check(queries, rows, cache, window)
+    heads = _checked_heads(queries, rows, cache, layer, window)
     if cache.prompts is not None and cache.prompts.reads(rows):
         return cache.prompts(queries, rows, cache, layer, window=window)
     if gpu.runs(queries):
         from kernels.gpu.attention import attention as on_gpu
 
+        _check_for_gpu(rows, cache, heads // cache.num_kv_heads)
         return on_gpu(queries, rows, cache, layer, window=window)
+    _check_keys(rows, cache)
     library = native.library() if queries.device.type == "cpu" and cache.head_dim % _HEAD_DIM_STEP == 0 else None
     if library is None:
         return attention_reference(queries, rows, cache, layer, window=window)
-    heads = queries.shape[1] // cache.head_dim
     out = torch.empty_like(queries)
     library.specfleet_attention(
         native.KINDS[cache.dtype],
@@ -64,16 +76,58 @@ def attention(
     return out
 
 
-def _check(queries: torch.Tensor, rows: Rows, cache: KVCache, window: int) -> None:
+def _checked_heads(queries: torch.Tensor, rows: Rows, cache: KVCache, layer: int, window: int) -> int:
+    """The number of query heads; what does not fit is refused."""
+    check_tensor("queries", queries, (rows.count, "heads * head_dim"), cache.dtype)
     per_group = cache.num_kv_heads * cache.head_dim
-    fits = queries.dim() == 2 and queries.shape[0] == rows.count and queries.shape[1] % per_group == 0
-    if not fits or queries.dtype != cache.dtype or not queries.is_contiguous():
+    if queries.shape[1] == 0 or queries.shape[1] % per_group:
         raise ValueError(
-            f"queries must be contiguous {cache.dtype} [{rows.count}, a multiple of {per_group}], "
-            f"got {queries.dtype} {tuple(queries.shape)}"
+            f"queries must have a multiple of {per_group} columns, {cache.num_kv_heads} groups of heads of "
+            f"{cache.head_dim}; got {queries.shape[1]}"
         )
+    if not 0 <= layer < cache.num_layers:
+        raise ValueError(f"layer must be 0 to {cache.num_layers - 1}, got {layer}")
     if window < 0:
         raise ValueError(f"window must be a number of positions or 0 for all, got {window}")
+    return queries.shape[1] // cache.head_dim
+
+
+def _check_for_gpu(rows: Rows, cache: KVCache, group: int) -> None:
+    if cache.head_dim < _LEAST_HEAD_DIM_ON_GPU:
+        raise ValueError(f"on a GPU head_dim must be at least {_LEAST_HEAD_DIM_ON_GPU}, got {cache.head_dim}")
+    longest = rows.tiles(rows_per_tile=rows_per_tile(group)).longest
+    if longest > _MOST_KEYS_ON_GPU:
+        raise ValueError(f"on a GPU a row sees at most {_MOST_KEYS_ON_GPU} keys, got {longest}")
+
+
+def _check_keys(rows: Rows, cache: KVCache) -> None:
+    """Refuses keys that are not in the cache, and rows that list more or fewer than they see."""
+    if _checked.get(rows) == cache.num_blocks or rows.count == 0:
+        return
+    n, flat = rows.count, rows.host.numpy()
+    positions, _, in_table, table_offsets = flat[: 4 * n].reshape(4, n)
+    tail_offsets, tails = flat[4 * n : 5 * n + 1], flat[5 * n + 1 + rows.num_table_entries :]
+    in_tail = tail_offsets[1:] - tail_offsets[:-1]
+    wrong = (in_table + in_tail != positions + 1) | (in_table < 0) | (in_tail < 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"row {row} at position {positions[row]} lists {in_table[row] + in_tail[row]} keys "
+            f"instead of {positions[row] + 1}"
+        )
+    last_entry = (table_offsets + (in_table + BLOCK_TOKENS - 1) // BLOCK_TOKENS).max()
+    if table_offsets.min() < 0 or last_entry > rows.num_table_entries:
+        raise ValueError(f"rows use block tables up to entry {last_entry}, but there are {rows.num_table_entries}")
+    if tail_offsets[0] < 0 or tail_offsets[-1] > tails.size:
+        raise ValueError(f"rows use tail slots up to {tail_offsets[-1]}, but there are {tails.size}")
+    blocks = flat[5 * n + 1 : 5 * n + 1 + rows.num_table_entries]
+    for name, held, end in (
+        ("blocks", blocks, cache.num_blocks),
+        ("tail slots", tails, cache.num_blocks * BLOCK_TOKENS),
+    ):
+        if held.size and not 0 <= held.min() <= held.max() < end:
+            raise ValueError(f"{name} must be 0 to {end - 1}, got {held.min()} to {held.max()}")
+    _checked[rows] = cache.num_blocks
 
 
 def attention_reference(

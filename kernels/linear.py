@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels import gpu, native
+from kernels.checks import NUMBER_TYPES, check_tensor
 from kernels.native.memory import large_empty
 
 __all__ = ["Linear", "embed_reference", "linear_reference"]
@@ -29,12 +30,11 @@ class Linear:
     def __init__(
         self,
         weight: torch.Tensor,  # [outputs, inner]
-        bias: torch.Tensor | None = None,  # [outputs]
+        bias: torch.Tensor | None = None,  # [outputs] float32 or bfloat16
     ) -> None:
-        if weight.dim() != 2 or weight.dtype not in native.KINDS:
-            raise ValueError(
-                f"weight must be [outputs, inner] of float32 or bfloat16, got {weight.dtype} {tuple(weight.shape)}"
-            )
+        check_tensor("weight", weight, ("outputs", "inner"), *NUMBER_TYPES, lies="anyhow")
+        if bias is not None:
+            check_tensor("bias", bias, (weight.shape[0],), *NUMBER_TYPES, lies="anyhow")
         self.outputs, self.inner = weight.shape
         self.dtype = weight.dtype
         self.kind = native.KINDS[weight.dtype]
@@ -75,6 +75,7 @@ class Linear:
         x: torch.Tensor,  # [rows, inner]
     ) -> torch.Tensor:
         """x W^T + b as float32 [rows, outputs]."""
+        self._check(x)
         y = torch.empty(x.shape[0], self.outputs, dtype=torch.float32, device=x.device)
         return self._run(x, y, accumulate=False)
 
@@ -83,12 +84,22 @@ class Linear:
         x: torch.Tensor,  # [rows, inner]
         y: torch.Tensor,  # [rows, outputs] float32, changed in place
     ) -> torch.Tensor:
-        """y += x W^T + b."""
+        """y += x W^T + b.
+
+        >>> layer, y = Linear(torch.tensor([[1.0, 2.0], [0.0, -1.0]])), torch.tensor([[100.0, 10.0]])
+        >>> layer.add_to(torch.tensor([[3.0, 4.0]]), y)
+        tensor([[111.,   6.]])
+        >>> y
+        tensor([[111.,   6.]])
+        """
+        self._check(x)
+        check_tensor("y", y, (x.shape[0], self.outputs), torch.float32)
         return self._run(x, y, accumulate=True)
 
+    def _check(self, x: torch.Tensor) -> None:
+        check_tensor("x", x, ("rows", self.inner), self.dtype, lies="anyhow")
+
     def _run(self, x: torch.Tensor, y: torch.Tensor, *, accumulate: bool) -> torch.Tensor:
-        if x.dim() != 2 or x.shape[1] != self.inner or x.dtype != self.dtype:
-            raise ValueError(f"expected {self.dtype} rows of {self.inner}, got {x.dtype} {tuple(x.shape)}")
         if self._library is None or self.packed is None:
             assert self.weight is not None
             if gpu.runs(x):
@@ -117,10 +128,20 @@ class Linear:
         self,
         tokens: torch.Tensor,  # [rows] int64
     ) -> torch.Tensor:
-        """Rows of the weight as float32 [rows, inner]: the matrix read as an embedding table."""
+        """Rows of the weight as float32 [rows, inner]: the matrix read as an embedding table.
+
+        >>> Linear(torch.tensor([[1.0, 2.0], [0.0, -1.0]])).embed(torch.tensor([1, 1, 0]))
+        tensor([[ 0., -1.],
+                [ 0., -1.],
+                [ 1.,  2.]])
+        """
+        check_tensor("tokens", tokens, ("rows",), torch.int64)
         if self._library is None or self.packed is None:
             assert self.weight is not None
             return embed_reference(tokens, self.weight)
+        least, most = tokens.aminmax() if tokens.shape[0] else (0, 0)
+        if least < 0 or most >= self.outputs:
+            raise ValueError(f"tokens must be 0 to {self.outputs - 1}, got {int(least)} to {int(most)}")
         out = torch.empty(tokens.shape[0], self.inner, dtype=torch.float32)
         self._library.specfleet_embed(
             self.kind, tokens.data_ptr(), tokens.shape[0], self.packed.data_ptr(), self.inner, out.data_ptr()

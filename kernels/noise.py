@@ -20,9 +20,11 @@ from dataclasses import dataclass
 import torch
 
 from kernels import gpu, native
+from kernels.checks import check_tensor
 
 __all__ = [
     "Choice",
+    "check_logits",
     "choose",
     "choose_reference",
     "gumbel",
@@ -57,7 +59,17 @@ class Choice:
 
 
 def noise(seed: int, position: int, first: int, last: int) -> torch.Tensor:
-    """Noise of tokens first..last-1 at a position: float32 [last - first] on the CPU."""
+    """Noise of tokens first..last-1 at a position: float32 [last - first] on the CPU.
+
+    A part is the same alone as in the whole:
+
+    >>> noise(1, 2, 0, 4)
+    tensor([ 2.2426, -0.8965, -1.9201, -0.0465])
+    >>> noise(1, 2, 2, 4)
+    tensor([-1.9201, -0.0465])
+    """
+    if not 0 <= first <= last:
+        raise ValueError(f"noise is of tokens first..last-1 with 0 <= first <= last, got first {first}, last {last}")
     library = native.library()
     if library is None:
         return noise_reference(seed, position, first, last)
@@ -80,7 +92,14 @@ def philox(
     other_words: tuple[int, int, int],
     key: tuple[int, int],
 ) -> torch.Tensor:
-    """Philox 4x32-10: [n, 4] int64 holding unsigned 32-bit words."""
+    """Philox 4x32-10: [n, 4] int64 holding unsigned 32-bit words.
+
+    One of the answers that its authors publish:
+
+    >>> [f"{word:08x}" for word in philox(torch.tensor([0]), (0, 0, 0), (0, 0))[0].tolist()]
+    ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
+    """
+    check_tensor("counters", counters, ("n",), torch.int64, lies="anyhow")
     c0 = counters
     c1, c2, c3 = (torch.full_like(counters, word) for word in other_words)
     k0, k1 = key
@@ -95,7 +114,14 @@ def philox(
 def gumbel(
     bits: torch.Tensor,  # [n] int64 holding unsigned 32-bit words
 ) -> torch.Tensor:
-    """-ln(-ln(u)) with u = (bits + 1/2) / 2^32, as float32 [n]."""
+    """-ln(-ln(u)) with u = (bits + 1/2) / 2^32, as float32 [n].
+
+    The least, the middle (-ln(ln 2)) and the largest:
+
+    >>> gumbel(torch.tensor([0, 2**31, 2**32 - 1]))
+    tensor([-3.1300,  0.3665, 22.8739])
+    """
+    check_tensor("bits", bits, ("n",), torch.int64, lies="anyhow")
     below = (bits.float() + 0.5) * 2.0**-32
     above = ((_MASK - bits).float() + 0.5) * 2.0**-32
     z, e = _split(below)
@@ -142,7 +168,7 @@ def choose(
     """
     if num_top < 1:
         raise ValueError(f"num_top must be at least 1, got {num_top}")
-    _check_logits(logits, len(choices))
+    check_logits(logits, len(choices), first_token)
     if gpu.runs(logits):
         from kernels.gpu.noise import choose as on_gpu
 
@@ -204,8 +230,9 @@ def log_sum(
     >>> log_sum(torch.tensor([[2.0, 2.0, 1.0]]))
     tensor([[2.0000, 2.3679]])
     """
-    if x.dim() != 2 or x.shape[1] == 0 or x.dtype != torch.float32:
-        raise ValueError(f"expected float32 [rows, size], got {x.dtype} {tuple(x.shape)}")
+    check_tensor("x", x, ("rows", "size"), torch.float32, lies="anyhow")
+    if x.shape[1] == 0:
+        raise ValueError("the largest of no numbers is none: x must have at least one column")
     if gpu.runs(x):
         from kernels.gpu.noise import log_sum as on_gpu
 
@@ -227,9 +254,11 @@ def log_sum_reference(
     return torch.stack([largest, torch.where(largest == float("-inf"), 0.0, sums)], dim=-1)
 
 
-def _check_logits(logits: torch.Tensor, num_choices: int) -> None:
-    if logits.dim() != 2 or logits.shape[0] != num_choices or logits.dtype != torch.float32:
+def check_logits(logits: torch.Tensor, num_choices: int, first_token: int) -> None:
+    """Refuses what is no shard of the vocabulary with a row for each choice."""
+    check_tensor("logits", logits, (num_choices, "size"), torch.float32, lies="anyhow")
+    if logits.shape[1] == 0 or first_token < 0:
         raise ValueError(
-            f"logits must be float32 [{num_choices}, size], a row for each choice; "
-            f"got {logits.dtype} {tuple(logits.shape)}"
+            f"a shard has at least one token and begins at 0 or above, "
+            f"got {logits.shape[1]} tokens beginning at {first_token}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from kernels import gpu, native
+from kernels.checks import check_result_type, check_tensor
 
 __all__ = ["add_rms_norm", "add_rms_norm_reference", "rms_norm", "rms_norm_reference"]
 
@@ -20,7 +21,7 @@ def rms_norm(
     >>> rms_norm(torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 2.0]), 0.0, torch.float32)
     tensor([[0.8485, 2.2627]])
     """
-    _check(x, weight)
+    _check("x", x, weight, dtype)
     if gpu.runs(x):
         from kernels.gpu.norm import rms_norm as on_gpu
 
@@ -67,11 +68,8 @@ def add_rms_norm(
     >>> residual
     tensor([[3., 4.]])
     """
-    _check(residual, weight)
-    if delta.shape != residual.shape or delta.dtype != torch.float32 or not delta.is_contiguous():
-        raise ValueError(
-            f"delta must be contiguous float32 {tuple(residual.shape)}, got {delta.dtype} {tuple(delta.shape)}"
-        )
+    _check("residual", residual, weight, dtype)
+    check_tensor("delta", delta, tuple(residual.shape), torch.float32)
     if gpu.runs(residual):
         from kernels.gpu.norm import rms_norm as on_gpu
 
@@ -90,8 +88,7 @@ def add_rms_norm_reference(
     return rms_norm_reference(residual.add_(delta), weight, eps, dtype)
 
 
-def _check(x: torch.Tensor, weight: torch.Tensor) -> None:
-    if x.dim() != 2 or x.dtype != torch.float32 or not x.is_contiguous():
-        raise ValueError(f"expected contiguous float32 [rows, size], got {x.dtype} {tuple(x.shape)}")
-    if weight.shape != x.shape[1:] or weight.dtype != torch.float32:
-        raise ValueError(f"weight must be float32 [{x.shape[1]}], got {weight.dtype} {tuple(weight.shape)}")
+def _check(name: str, x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> None:
+    check_tensor(name, x, ("rows", "size"), torch.float32)
+    check_tensor("weight", weight, (x.shape[1],), torch.float32)
+    check_result_type(dtype)

@@ -16,6 +16,7 @@ import torch
 from kernels import gpu
 from kernels.native import signatures
 from kernels.native.memory import large_empty
+from kernels.pinned import to_device
 from kernels.tiles import Tiles, plan_tiles
 
 __all__ = ["BLOCK_TOKENS", "KVCache", "PromptReader", "Rows", "Run"]
@@ -100,7 +101,7 @@ class KVCache:
         if gpu.runs(self.keys):
             from kernels.gpu.paged import copy_slots
 
-            from_there, to_there = torch.stack([sources, targets]).to(self.keys.device, non_blocking=True)
+            from_there, to_there = to_device(torch.stack([sources, targets]), self.keys.device)
             copy_slots(self.keys, self.values, from_there, to_there)
             return
         from_block, from_lane = sources.long() // BLOCK_TOKENS, sources.long() % BLOCK_TOKENS
@@ -169,7 +170,7 @@ class Rows:
         """The same rows there, with their numbers still at hand here."""
         if device == self.flat.device:
             return self
-        moved = Rows(self.flat.to(device, non_blocking=True), self.count, self.num_table_entries)
+        moved = Rows(to_device(self.flat, device), self.count, self.num_table_entries)
         moved._host = self.host
         return moved
 

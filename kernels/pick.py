@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from kernels import gpu
-from kernels.noise import Choice, choose, choose_reference, log_sum, log_sum_reference
+from kernels.noise import Choice, check_logits, choose, choose_reference, log_sum, log_sum_reference
 
 __all__ = ["Allowed", "Edits", "Picked", "pick", "pick_reference", "scaled_logits", "scaled_logits_reference"]
 
@@ -101,7 +101,7 @@ def pick(
     >>> picked.values, picked.tokens, picked.logprobs
     (tensor([[1.]]), tensor([[0]]), tensor([[-1.3133]]))
     """
-    _check(logits, choices, edits, allowed, limits)
+    _check(logits, choices, edits, allowed, limits, first_token)
     if num_top < 1:
         raise ValueError(f"num_top must be at least 1, got {num_top}")
     if gpu.runs(logits):
@@ -150,7 +150,9 @@ def scaled_logits(
     >>> scaled_logits(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [Choice(), Choice(inverse_temperature=2.0)], [1])
     tensor([[6., 8.]])
     """
-    _check(logits, choices, edits, allowed, None)
+    _check(logits, choices, edits, allowed, None, first_token)
+    if rows and not 0 <= min(rows) <= max(rows) < len(choices):
+        raise ValueError(f"rows must be 0 to {len(choices) - 1}, got {min(rows)} to {max(rows)}")
     if gpu.runs(logits):
         from kernels.gpu.pick import scaled_logits as on_gpu
 
@@ -238,12 +240,23 @@ def _logits_of(
 
 
 def _check(
-    logits: torch.Tensor, choices: Sequence[Choice], edits: Edits, allowed: Allowed, limits: Array | None
+    logits: torch.Tensor,
+    choices: Sequence[Choice],
+    edits: Edits,
+    allowed: Allowed,
+    limits: Array | None,
+    first_token: int,
 ) -> None:
-    if logits.dim() != 2 or logits.dtype != torch.float32 or logits.shape[0] != len(choices):
+    check_logits(logits, len(choices), first_token)
+    count, num_masks = edits.places.shape[0], allowed.rows.shape[0]
+    if edits.places.shape != (count, 2) or edits.values.shape != (count, 2):
+        raise ValueError(f"edits must be [n, 2] both, got places {edits.places.shape}, values {edits.values.shape}")
+    num_bytes = -(-(first_token + logits.shape[1]) // 8)
+    if num_masks and (
+        allowed.bits.dtype != np.uint8 or allowed.bits.shape[0] != num_masks or allowed.bits.shape[1] < num_bytes
+    ):
         raise ValueError(
-            f"logits must be float32 [{len(choices)}, size], a row for each choice; "
-            f"got {logits.dtype} {tuple(logits.shape)}"
+            f"masks must be uint8 [{num_masks}, at least {num_bytes}], got {allowed.bits.dtype} {allowed.bits.shape}"
         )
     for name, rows in (("an edit", edits.places[:, 0]), ("a mask", allowed.rows)):
         wrong = rows[(rows < 0) | (rows >= len(choices))]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from kernels.paged import BLOCK_TOKENS, KVCache, Rows
+from kernels.pinned import to_device
 
 __all__ = ["HEAD_DIMS", "WORKSPACE_BYTES", "PromptAttention"]
 
@@ -23,7 +24,20 @@ _LEAST_ROWS_OF_A_RUN = 16
 
 
 class PromptAttention:
-    """FlashInfer's batch prefill over one cache. A step is planned once for all layers of one window."""
+    """FlashInfer's batch prefill over one cache. A step is planned once for all layers of one window.
+
+    It reads sixteen rows that follow each other in a text, and leaves fifteen to attention.py:
+
+    >>> from types import SimpleNamespace
+    >>> prompts = PromptAttention(SimpleNamespace(BatchPrefillWithPagedKVCacheWrapper=None), "cpu")
+    >>> for n in (15, 16):
+    ...     row_numbers = list(range(n))
+    ...     prompts.reads(Rows.from_lists(positions=row_numbers, write_slots=row_numbers,
+    ...                                   num_in_table=list(range(1, n + 1)), table_offsets=[0] * n, tables=[0],
+    ...                                   tail_offsets=[0] * (n + 1), tail_slots=[]))
+    False
+    True
+    """
 
     def __init__(
         self,
@@ -69,7 +83,7 @@ class PromptAttention:
         self._wrappers[window].plan(
             torch.tensor(first_rows, dtype=torch.int32),
             torch.tensor(first_pages, dtype=torch.int32),
-            torch.cat(pages).to(cache.keys.device, non_blocking=True),
+            to_device(torch.cat(pages), cache.keys.device),
             torch.tensor([run.num_keys - BLOCK_TOKENS * (run.num_blocks - 1) for run in runs], dtype=torch.int32),
             num_heads,
             cache.num_kv_heads,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from kernels import gpu
+from kernels.checks import check_tensor
 
 __all__ = ["compact_rows", "compact_rows_reference", "count_larger", "count_larger_reference"]
 
@@ -20,13 +21,9 @@ def count_larger(
     >>> count_larger(logits, torch.tensor([0, 1, 1]), torch.tensor([1.0, 0.0, 5.0]))
     tensor([2, 1, 0], dtype=torch.int32)
     """
-    if logits.dim() != 2 or logits.dtype != torch.float32 or logits.stride(1) != 1:
-        raise ValueError(f"logits must be float32 [rows, size], got {logits.dtype} {tuple(logits.shape)}")
-    if rows.dim() != 1 or values.shape != rows.shape or values.dtype != torch.float32:
-        raise ValueError(
-            f"rows and values must be [n] both, the latter float32; "
-            f"got {tuple(rows.shape)} and {values.dtype} {tuple(values.shape)}"
-        )
+    check_tensor("logits", logits, ("rows", "size"), torch.float32, lies="in rows")
+    check_tensor("rows", rows, ("n",), torch.int64, torch.int32)
+    check_tensor("values", values, (rows.shape[0],), torch.float32)
     if gpu.runs(logits):
         from kernels.gpu.pruning import count_larger as on_gpu
 
@@ -58,10 +55,8 @@ def compact_rows(
             [3.],
             [0.]]), tensor([ 1,  2, -1], dtype=torch.int32), tensor([2], dtype=torch.int32))
     """
-    if x.dim() != 2 or not x.is_contiguous():
-        raise ValueError(f"x must be contiguous [rows, size], got {tuple(x.shape)}")
-    if keep.shape != x.shape[:1] or keep.dtype != torch.bool:
-        raise ValueError(f"keep must be bool [{x.shape[0]}], got {keep.dtype} {tuple(keep.shape)}")
+    check_tensor("x", x, ("rows", "size"))
+    check_tensor("keep", keep, (x.shape[0],), torch.bool)
     if gpu.runs(x):
         from kernels.gpu.pruning import compact_rows as on_gpu
 

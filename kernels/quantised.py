@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 
 from kernels import gpu
+from kernels.checks import NUMBER_TYPES, check_tensor
 from kernels.linear import Linear, linear_reference
 
 __all__ = ["QUANTISED_DTYPES", "QuantisedLinear", "quantise", "quantised_reference"]
@@ -46,15 +47,11 @@ class QuantisedLinear:
         *,
         columns: slice | None = None,
     ) -> None:
-        if kind not in QUANTISED_DTYPES:
-            raise ValueError(f"weights can be quantised to {' or '.join(QUANTISED_DTYPES)}, not to {kind!r}")
-        if weight.dim() != 2 or weight.dtype not in (torch.float32, torch.bfloat16):
-            raise ValueError(
-                f"weight must be [outputs, inner] of float32 or bfloat16, got {weight.dtype} {tuple(weight.shape)}"
-            )
-        self.dtype = weight.dtype
-        self.bias = None if bias is None else bias.float()
         rounded, self.scales = quantise(weight, kind)
+        if bias is not None:
+            check_tensor("bias", bias, (weight.shape[0],), *NUMBER_TYPES, lies="anyhow")
+        self.dtype = weight.dtype
+        self.bias = None if bias is None else bias.float().contiguous()
         if columns is not None:
             rounded = rounded[:, columns].contiguous()
         self.outputs, self.inner = rounded.shape
@@ -76,8 +73,7 @@ class QuantisedLinear:
         x: torch.Tensor,  # [rows, inner]
     ) -> torch.Tensor:
         """x W^T + b as float32 [rows, outputs], with W as it was rounded."""
-        if x.dim() != 2 or x.shape[1] != self.inner or x.dtype != self.dtype:
-            raise ValueError(f"expected {self.dtype} rows of {self.inner}, got {x.dtype} {tuple(x.shape)}")
+        check_tensor("x", x, ("rows", self.inner), self.dtype, lies="anyhow")
         if self._linear is not None:
             y = self._linear(x).mul_(self.scales)
             return y if self.bias is None else y.add_(self.bias)
@@ -93,7 +89,13 @@ class QuantisedLinear:
         x: torch.Tensor,  # [rows, inner]
         y: torch.Tensor,  # [rows, outputs] float32, changed in place
     ) -> torch.Tensor:
-        """y += x W^T + b."""
+        """y += x W^T + b, with W as it was rounded.
+
+        >>> y = torch.tensor([[10.0]])
+        >>> QuantisedLinear(torch.tensor([[1.0, 0.5]]), "int8").add_to(torch.tensor([[2.0, 0.0]]), y)
+        tensor([[12.]])
+        """
+        check_tensor("y", y, (x.shape[0], self.outputs), torch.float32)
         return y.add_(self(x))
 
 
@@ -106,6 +108,9 @@ def quantise(
     >>> quantise(torch.tensor([[2.0, -1.0]]), "int8")
     (tensor([[127, -64]], dtype=torch.int8), tensor([0.0157]))
     """
+    if kind not in QUANTISED_DTYPES:
+        raise ValueError(f"weights can be quantised to {' or '.join(QUANTISED_DTYPES)}, not to {kind!r}")
+    check_tensor("weight", weight, ("outputs", "inner"), *NUMBER_TYPES, lies="anyhow")
     largest = weight.float().abs().amax(dim=1)
     scales = torch.where(largest > 0, largest / _LARGEST[kind], 1.0)
     scaled = weight.float() / scales[:, None]

@@ -3,13 +3,19 @@ values into their slots of the cache."""
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 
 from kernels import gpu, native
+from kernels.checks import check_tensor
 from kernels.norm import rms_norm_reference
-from kernels.paged import KVCache, Rows
+from kernels.paged import BLOCK_TOKENS, KVCache, Rows
 
 __all__ = ["rotary_into_cache", "rotary_into_cache_reference"]
+
+_checked: WeakKeyDictionary[Rows, tuple[int, int]] = WeakKeyDictionary()
+"""For how many positions and slots rows were found right: once, for all layers."""
 
 
 def rotary_into_cache(
@@ -38,7 +44,7 @@ def rotary_into_cache(
     >>> cache.read(0, torch.tensor([4]))
     (tensor([[[0., 2.]]]), tensor([[[7., 8.]]]))
     """
-    heads = _checked_heads(qkv, rows, cache, cosines, sines, query_norm, key_norm)
+    heads = _checked_heads(qkv, rows, cache, layer, cosines, sines, query_norm, key_norm)
     if gpu.runs(qkv):
         from kernels.gpu.rotary import rotary_into_cache as on_gpu
 
@@ -101,6 +107,7 @@ def _checked_heads(
     qkv: torch.Tensor,
     rows: Rows,
     cache: KVCache,
+    layer: int,
     cosines: torch.Tensor,
     sines: torch.Tensor,
     query_norm: torch.Tensor | None,
@@ -110,19 +117,35 @@ def _checked_heads(
     d, kv_heads = cache.head_dim, cache.num_kv_heads
     if d % 2:
         raise ValueError(f"head_dim must be even, for its halves are rotated together; got {d}")
-    heads, rest = divmod(qkv.shape[-1] - 2 * kv_heads * d, d)
-    if qkv.shape[:-1] != (rows.count,) or qkv.dtype != torch.float32 or rest or heads < 1 or not qkv.is_contiguous():
-        raise ValueError(
-            f"qkv must be contiguous float32 [{rows.count}, (heads + {2 * kv_heads}) * {d}], "
-            f"got {qkv.dtype} {tuple(qkv.shape)}"
-        )
-    for name, table in (("cosines", cosines), ("sines", sines)):
-        if table.dim() != 2 or table.shape[1] != d // 2 or table.dtype != torch.float32:
-            raise ValueError(f"{name} must be float32 [positions, {d // 2}], got {table.dtype} {tuple(table.shape)}")
+    columns = f"(heads + {2 * kv_heads}) * {d}"
+    check_tensor("qkv", qkv, (rows.count, columns), torch.float32)
+    heads, rest = divmod(qkv.shape[1] - 2 * kv_heads * d, d)
+    if rest or heads < 1:
+        raise ValueError(f"qkv must be [{rows.count}, {columns}] with at least one head, got {tuple(qkv.shape)}")
+    if not 0 <= layer < cache.num_layers:
+        raise ValueError(f"layer must be 0 to {cache.num_layers - 1}, got {layer}")
+    check_tensor("cosines", cosines, ("positions", d // 2), torch.float32)
+    check_tensor("sines", sines, (cosines.shape[0], d // 2), torch.float32)
     for name, norm in (("query_norm", query_norm), ("key_norm", key_norm)):
-        if norm is not None and (norm.shape != (d,) or norm.dtype != torch.float32):
-            raise ValueError(f"{name} must be float32 [{d}], got {norm.dtype} {tuple(norm.shape)}")
+        if norm is not None:
+            check_tensor(name, norm, (d,), torch.float32)
+    if rows.flat.device.type == "cpu":  # numbers on a GPU are not looked at, for the host would wait
+        _check_places(rows, cosines.shape[0], cache.num_blocks * BLOCK_TOKENS)
     return heads
+
+
+def _check_places(rows: Rows, num_positions: int, num_slots: int) -> None:
+    """Refuses positions without an angle and slots outside the cache."""
+    if _checked.get(rows) == (num_positions, num_slots) or rows.count == 0:
+        return
+    for name, numbers, end in (
+        ("positions", rows.positions.numpy(), num_positions),
+        ("write_slots", rows.write_slots.numpy(), num_slots),
+    ):
+        least, most = numbers.min(), numbers.max()
+        if least < 0 or most >= end:
+            raise ValueError(f"{name} must be 0 to {end - 1}, got {least} to {most}")
+    _checked[rows] = num_positions, num_slots
 
 
 def _rotated(

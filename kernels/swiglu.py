@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels import gpu, native
+from kernels.checks import check_result_type, check_tensor
 
 __all__ = ["swiglu", "swiglu_reference"]
 
@@ -19,8 +20,10 @@ def swiglu(
     >>> swiglu(torch.tensor([[0.0, 1.0, 5.0, 2.0]]), torch.float32)
     tensor([[0.0000, 1.4621]])
     """
-    if gate_up.dim() != 2 or gate_up.shape[1] % 2 or gate_up.dtype != torch.float32 or not gate_up.is_contiguous():
-        raise ValueError(f"expected contiguous float32 [rows, 2 * size], got {gate_up.dtype} {tuple(gate_up.shape)}")
+    check_tensor("gate_up", gate_up, ("rows", "2 * size"), torch.float32)
+    if gate_up.shape[1] % 2:
+        raise ValueError(f"gate_up must have an even number of columns, gate and up; got {gate_up.shape[1]}")
+    check_result_type(dtype)
     if gpu.runs(gate_up):
         from kernels.gpu.swiglu import swiglu as on_gpu
 

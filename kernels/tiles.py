@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kernels.pinned import to_device
+
 __all__ = ["TILE", "Tiles", "plan_tiles", "rows_per_tile"]
 
 TILE = 32
@@ -40,6 +42,8 @@ class Tiles:
     """Nodes of each tile in the tables, a power of two of whole words; most tiles have fewer."""
     longest: int
     """Keys of the row that has most."""
+    first_rows: tuple[int, ...] | None
+    """Of each tile, on the host; None where they change in place, as in a captured graph."""
     bounds: torch.Tensor  # [count, 3]: first row, number of rows, how many positions all rows see in one block table
     nodes: torch.Tensor  # [count, num_nodes] slots
     bitmaps: torch.Tensor  # [rows, num_nodes / 32]
@@ -86,13 +90,17 @@ def plan_tiles(
             tail = tail_slots[tail_offsets[row] : tail_offsets[row + 1]]
             bits[row, [numbers[node] for node in enumerate(tail, num_in_table[row])]] = 1
     words = np.packbits(bits, axis=1, bitorder="little").view("<i4")
+    parts = (table, words, np.array(bounds, dtype=np.int32).reshape(-1, 3))  # what has whole words begins evenly
+    there = to_device(torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts])), device)
+    nodes_there, bitmaps, bounds_there = torch.split(there, [part.size for part in parts])
     return Tiles(
         count=len(bounds),
         num_nodes=num_nodes,
         longest=max(positions, default=-1) + 1,
-        bounds=torch.tensor(bounds, dtype=torch.int32).reshape(-1, 3).to(device, non_blocking=True),
-        nodes=torch.from_numpy(table).to(device, non_blocking=True),
-        bitmaps=torch.from_numpy(words).to(device, non_blocking=True),
+        first_rows=tuple(first for first, _, _ in bounds),
+        bounds=bounds_there.view(-1, 3),
+        nodes=nodes_there.view(table.shape),
+        bitmaps=bitmaps.view(words.shape),
     )
 
 

@@ -382,6 +382,7 @@ def _report(report: fleet_pb2.StepReport) -> StepReport:
         num_sequences=report.num_sequences,
         elapsed_s=report.elapsed_s,
         num_rows_pruned=report.num_rows_pruned,
+        is_typical=not report.is_untypical,
     )
 
 

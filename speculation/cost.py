@@ -96,8 +96,9 @@ class CostTable:
             yield at[0], max(at), list(cell.samples)
 
     def observe(self, report: StepReport) -> None:
-        """A step as it was reported. Steps that pruned rows between layers cost less than their rows: left out."""
-        if report.num_rows_pruned == 0:
+        """A step as it was reported. Left out are steps that pruned rows between layers, which cost less than their
+        rows, and those that are not typical."""
+        if report.num_rows_pruned == 0 and report.is_typical:
             self.add(report.num_rows, report.num_context, report.elapsed_s)
 
     def add(self, num_rows: int, num_context: int, elapsed_s: float) -> None:

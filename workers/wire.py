@@ -184,6 +184,7 @@ def report_to_wire(report: StepReport) -> fleet_pb2.StepReport:
         num_sequences=report.num_sequences,
         elapsed_s=report.elapsed_s,
         num_rows_pruned=report.num_rows_pruned,
+        is_untypical=not report.is_typical,
     )
 
 

@@ -1,21 +1,24 @@
-"""Kernels, engine and Hugging Face on one GPU, as tables. Without a GPU it measures nothing, and says so."""
+"""Kernels, engine and Hugging Face on one GPU, in one table. Without a GPU it measures nothing, and says so."""
 
 from __future__ import annotations
 
 import argparse
 import platform
 import sys
+from collections.abc import Iterable
+from functools import partial
 
 import torch
 
 from benchmarks.gpu import engine, kernels
 from benchmarks.gpu.ceilings import measure_ceilings
+from benchmarks.gpu.table import HEADER, Row
 from benchmarks.kernels.case import LARGE
 
-__all__ = ["NOT_MEASURED", "main"]
+__all__ = ["NOT_MEASURED", "main", "print_table"]
 
 NOT_MEASURED = 3
-"""The exit code where there is no GPU; a wrong result is 1."""
+"""The exit code where there is no GPU; a wrong result or a case that failed is 1."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,28 +32,23 @@ def main(arguments: list[str] | None = None) -> int:
         return NOT_MEASURED
     ceilings = measure_ceilings()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    print(f"copies {ceilings.bytes_per_s / 1e12:.2f} TB/s, multiplies {ceilings.flops_per_s / 1e12:.0f} TFLOP/s\n")
-    with torch.inference_mode():
-        results = [kernels.timed(kernel, case, ceilings) for kernel, case in kernels.cases(LARGE, "cuda")]
-    print(kernels.table(results) + "\n", flush=True)
+    print(f"reads {ceilings.bytes_per_s / 1e12:.2f} TB/s, multiplies {ceilings.flops_per_s / 1e12:.0f} TFLOP/s\n")
+    tables = [kernels.rows(LARGE, "cuda", partial(kernels.timed, ceilings=ceilings))]
     if not options.kernels_only:
-        print(_engine_table(options.context, ceilings.bytes_per_s) + "\n")
-    wrong = kernels.failures([result.checked for result in results])
-    print("\n".join(f"WRONG: {line}" for line in wrong) or "all kernels are right")
-    return 1 if wrong else 0
+        tables.append(engine.rows(engine.LLAMA_8B, context=options.context, bytes_per_s=ceilings.bytes_per_s))
+    complaints = print_table(row for rows in tables for row in rows)
+    print("\n" + ("\n".join(f"WRONG: {complaint}" for complaint in complaints) or "all kernels are right"))
+    return 1 if complaints else 0
 
 
-def _engine_table(context: int, bytes_per_s: float) -> str:
-    shape, counts = engine.LLAMA_8B, engine.SEQUENCE_COUNTS
-    ours = engine.random_engine(shape, device="cuda", num_sequences=max(counts), context=context)
-    results = [engine.measure(ours, num_sequences=count, context=context) for count in counts]
-    del ours  # both models at once would not fit on a smaller GPU
-    torch.cuda.empty_cache()
-    theirs = {}
-    for count in counts:
-        theirs[count] = engine.measure_transformers(shape, device="cuda", num_sequences=count, context=context)
-        torch.cuda.empty_cache()
-    return engine.table(results, theirs, bytes_per_s)
+def print_table(rows: Iterable[Row]) -> list[str]:
+    """Each row as soon as it is there; returns what is wrong."""
+    print(HEADER, flush=True)
+    complaints = []
+    for row in rows:
+        print(row.markdown, flush=True)
+        complaints += [row.complaint] if row.complaint is not None else []
+    return complaints
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """An engine with random weights in the shape of a real model: plain steps and trees of 8 rows, for 1 to 64 sequences.
+And transformers' own model of that shape, where there is one.
 
 The weights never lie on a disk: they are drawn on the device under the names that a checkpoint would have.
 """
@@ -7,13 +8,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-import transformers
 
+from benchmarks.gpu.table import Row, failed, not_measured
 from contracts.types import DrafterId, DraftNode, ModelIdentity, SamplingParams, SequenceId
 from engine.captured import CapturedSteps
 from engine.checkpoint import Checkpoint
@@ -27,7 +28,16 @@ from engine.weights import load_weights
 from engine.work import Verify
 from kernels.paged import BLOCK_TOKENS, KVCache
 
-__all__ = ["LLAMA_8B", "SEQUENCE_COUNTS", "Measured", "measure", "measure_transformers", "random_engine", "table"]
+__all__ = [
+    "LLAMA_8B",
+    "SEQUENCE_COUNTS",
+    "Measured",
+    "measure",
+    "measure_transformers",
+    "random_engine",
+    "rows",
+    "transformers_model",
+]
 
 LLAMA_8B: Mapping[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -118,24 +128,18 @@ def random_engine(shape: Mapping[str, Any], *, device: str, num_sequences: int, 
 def measure(engine: Engine, *, num_sequences: int, context: int, num_rounds: int = 9) -> Measured:
     """Plain steps and trees in turn, on fresh sequences of equal length."""
     sequences = [SequenceId(str(index)) for index in range(num_sequences)]
-    chunk = _MAX_BATCH_ROWS
-    for index, sequence in enumerate(sequences):
-        engine.open(sequence, _prompt(index, engine.identity.vocab_size, context), SamplingParams())
-        while engine.num_pending(sequence) > chunk:
-            engine.step([Verify(sequence=sequence, num_pending=chunk)])
-        engine.step([Verify(sequence=sequence)])
-    chain = tuple(
-        DraftNode(token=7 + index, parent=index - 1, confidence=0.5, drafter=DrafterId("chain"))
-        for index in range(NUM_ROWS - 1)
-    )
-    times: dict[int, list[float]] = {0: [], NUM_ROWS: []}
-    for _ in range(2 + num_rounds):  # the first two compile and warm up
-        for num_rows, nodes in ((0, ()), (NUM_ROWS, chain)):
-            work = [Verify(sequence=sequence, nodes=nodes) for sequence in sequences]
-            times[num_rows].append(engine.step(work).report.elapsed_s)
-    for sequence in sequences:
-        engine.close(sequence)
-    plain_s, verify_s = (statistics.median(times[num_rows][2:]) for num_rows in (0, NUM_ROWS))
+    opened = list[SequenceId]()
+    try:
+        for index, sequence in enumerate(sequences):
+            engine.open(sequence, _prompt(index, engine.identity.vocab_size, context), SamplingParams())
+            opened.append(sequence)
+            while engine.num_pending(sequence) > _MAX_BATCH_ROWS:
+                engine.step([Verify(sequence=sequence, num_pending=_MAX_BATCH_ROWS)])
+            engine.step([Verify(sequence=sequence)])
+        plain_s, verify_s = _plain_and_verify_s(engine, sequences, num_rounds)
+    finally:
+        for sequence in opened:
+            engine.close(sequence)
     weights, cache = engine.executor.weights, engine.executor.cache
     per_token = (
         KVCache.bytes_per_block(
@@ -151,20 +155,44 @@ def measure(engine: Engine, *, num_sequences: int, context: int, num_rounds: int
     )
 
 
-def measure_transformers(
-    shape: Mapping[str, Any], *, device: str, num_sequences: int, context: int, num_rounds: int = 9
-) -> float:
-    """Median seconds of a step of transformers' own model in the same shape and type, over as many sequences."""
+def _plain_and_verify_s(engine: Engine, sequences: Sequence[SequenceId], num_rounds: int) -> tuple[float, float]:
+    chain = tuple(
+        DraftNode(token=7 + index, parent=index - 1, confidence=0.5, drafter=DrafterId("chain"))
+        for index in range(NUM_ROWS - 1)
+    )
+    times = list[tuple[float, float]]()
+    for _ in range(2 + num_rounds):  # the first two compile and warm up
+        plain_s, verify_s = (
+            engine.step([Verify(sequence=sequence, nodes=nodes) for sequence in sequences]).report.elapsed_s
+            for nodes in ((), chain)
+        )
+        times.append((plain_s, verify_s))
+    plain, verify = zip(*times[2:], strict=True)
+    return statistics.median(plain), statistics.median(verify)
+
+
+def transformers_model(shape: Mapping[str, Any], *, device: str) -> Any:
+    """Made in bfloat16 at once: in float32 first it would take twice the memory."""
+    import transformers
+
     sizes = {key: value for key, value in shape.items() if key not in ("architectures", "model_type")}
     with torch.device(device):
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, dtype=torch.bfloat16)).bfloat16().eval()
-    prompts = [_prompt(index, shape["vocab_size"], context) for index in range(num_sequences)]
+        config = transformers.LlamaConfig(**sizes)
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+
+
+def measure_transformers(model: Any, *, num_sequences: int, context: int, num_rounds: int = 9) -> float:
+    """Median seconds of a step of transformers' own model in the same shape and type, over as many sequences."""
+    import transformers
+
+    prompts = [_prompt(index, model.config.vocab_size, context) for index in range(num_sequences)]
     times = []
     with torch.inference_mode():
         cache = transformers.DynamicCache()
-        for tokens in torch.split(torch.tensor(prompts, device=device), _MAX_BATCH_ROWS // num_sequences or 1, dim=1):
+        chunks = torch.split(torch.tensor(prompts, device=model.device), _MAX_BATCH_ROWS // num_sequences or 1, dim=1)
+        for tokens in chunks:
             model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        token = torch.full((num_sequences, 1), 7, device=device)
+        token = torch.full((num_sequences, 1), 7, device=model.device)
         for _ in range(2 + num_rounds):
             times.append(_seconds(lambda: model(token, past_key_values=cache, use_cache=True).logits.argmax(-1).cpu()))
     return statistics.median(times[2:])
@@ -183,18 +211,79 @@ def _prompt(index: int, vocab_size: int, context: int) -> list[int]:
     return tokens
 
 
-def table(results: list[Measured], theirs: Mapping[int, float], bytes_per_s: float) -> str:
-    """Markdown."""
-    lines = [
-        f"| sequences | plain ms | share of the bandwidth floor | {NUM_ROWS} rows each, ms | times plain "
-        "| transformers ms | times ours |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for x in results:
-        their_s = theirs.get(x.num_sequences)
-        beside = f"{1e3 * their_s:.2f} | {their_s / x.plain_s:.2f}" if their_s else "not measured | "
-        lines.append(
-            f"| {x.num_sequences} | {1e3 * x.plain_s:.2f} | {x.num_bytes / bytes_per_s / x.plain_s:.0%} "
-            f"| {1e3 * x.verify_s:.2f} | {x.verify_s / x.plain_s:.2f} | {beside} |"
-        )
-    return "\n".join(lines)
+def rows(
+    shape: Mapping[str, Any],
+    *,
+    context: int,
+    bytes_per_s: float,
+    device: str = "cuda",
+    counts: Sequence[int] = SEQUENCE_COUNTS,
+    num_rounds: int = 9,
+) -> Iterator[Row]:
+    """Ours for all numbers of sequences, then transformers beside it: both at once would not fit on a smaller GPU."""
+    measured = dict[int, Measured]()
+    try:
+        ours = random_engine(shape, device=device, num_sequences=max(counts), context=context)
+        for count in counts:
+            try:
+                found = measure(ours, num_sequences=count, context=context, num_rounds=num_rounds)
+            except Exception as error:  # noqa: BLE001  # one number of sequences says nothing of the others
+                yield failed("engine", _sequences(count), error)
+                continue
+            measured[count] = found
+            yield from _rows_of(found, bytes_per_s)
+        del ours
+    except Exception as error:  # noqa: BLE001  # nor the engine of transformers
+        yield failed("engine", "its weights and cache", error)
+    _give_back(device)
+    yield from _rows_of_transformers(shape, measured, context, device, counts, num_rounds)
+
+
+def _rows_of(x: Measured, bytes_per_s: float) -> Iterator[Row]:
+    """A tree has the floor of a plain step: what it reads is the same."""
+    name, floor_s = _sequences(x.num_sequences), x.num_bytes / bytes_per_s
+    yield Row(part="engine", name=f"{name}, plain", elapsed_s=x.plain_s, floor_s=floor_s)
+    yield Row(
+        part="engine",
+        name=f"{name}, {NUM_ROWS} rows each",
+        elapsed_s=x.verify_s,
+        floor_s=floor_s,
+        beside=f"{x.verify_s / x.plain_s:.2f} times plain",
+    )
+
+
+def _rows_of_transformers(
+    shape: Mapping[str, Any],
+    ours: Mapping[int, Measured],
+    context: int,
+    device: str,
+    counts: Sequence[int],
+    num_rounds: int,
+) -> Iterator[Row]:
+    try:
+        model = transformers_model(shape, device=device)
+    except ImportError as error:
+        yield not_measured("transformers", "all", error)
+        return
+    except Exception as error:  # noqa: BLE001  # a row, as everywhere
+        yield failed("transformers", "its weights", error)
+        return
+    for count in counts:
+        name = f"{_sequences(count)}, plain"
+        try:
+            elapsed_s = measure_transformers(model, num_sequences=count, context=context, num_rounds=num_rounds)
+        except Exception as error:  # noqa: BLE001  # the same for one number
+            yield failed("transformers", name, error)
+        else:
+            beside = f"{elapsed_s / ours[count].plain_s:.2f} times ours" if count in ours else "ours not measured"
+            yield Row(part="transformers", name=name, elapsed_s=elapsed_s, beside=beside)
+        _give_back(device)
+
+
+def _sequences(count: int) -> str:
+    return f"{count} sequence{'s' if count > 1 else ''}"
+
+
+def _give_back(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.empty_cache()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
-from benchmarks.gpu.ceilings import Ceilings, seconds_called, seconds_captured
+from benchmarks.gpu.ceilings import Ceilings, cache_bytes, num_copies, seconds_captured
+from benchmarks.gpu.table import Row, failed
 from benchmarks.kernels.case import GpuCase, Sizes
 
-__all__ = ["KERNELS", "Checked", "Timed", "cases", "check", "failures", "table", "timed"]
+__all__ = ["KERNELS", "Checked", "Timed", "check", "row_of", "rows", "timed"]
 
 KERNELS = ("attention", "linear", "norm", "rotary", "swiglu", "noise", "pick", "paged", "pruning", "quantised")
 
@@ -41,11 +42,26 @@ class Timed:
     floor_s: float
 
 
-def cases(sizes: Sizes, device: str) -> Iterator[tuple[str, GpuCase]]:
-    """All of them, one at a time, for each takes memory."""
+def rows(sizes: Sizes, device: str, measure: Callable[[str, GpuCase], Timed]) -> Iterator[Row]:
+    """All cases of all kernels, one at a time, for each takes memory."""
     for kernel in KERNELS:
-        for case in importlib.import_module(f"benchmarks.kernels.{kernel}").gpu_cases(sizes, device):
-            yield kernel, case
+        cases = importlib.import_module(f"benchmarks.kernels.{kernel}").gpu_cases(sizes, device)
+        name = "inputs"
+        try:
+            with torch.inference_mode():
+                for case in cases:
+                    name = case.name
+                    yield _measured(kernel, case, measure)
+                    name = f"inputs after {case.name}"
+        except Exception as error:  # noqa: BLE001  # whatever happens to one kernel, the others are measured
+            yield failed(kernel, name, error)
+
+
+def _measured(kernel: str, case: GpuCase, measure: Callable[[str, GpuCase], Timed]) -> Row:
+    try:
+        return row_of(measure(kernel, case))
+    except Exception as error:  # noqa: BLE001  # the same for one input
+        return failed(kernel, case.name, error)
 
 
 def check(kernel: str, case: GpuCase) -> Checked:
@@ -65,36 +81,32 @@ def _relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
     return float((found - exact).norm() / exact.norm())
 
 
-def timed(kernel: str, case: GpuCase, ceilings: Ceilings) -> Timed:
-    """Checked first, then timed."""
+def timed(kernel: str, case: GpuCase, *, ceilings: Ceilings) -> Timed:
+    """Checked first, then timed on inputs that no cache holds."""
     checked = check(kernel, case)
+    runs = [case.run, *(case.again() for _ in range(num_copies(case.num_bytes, cache_bytes()) - 1))]
     return Timed(
         checked=checked,
-        elapsed_s=(seconds_captured if case.is_captured else seconds_called)(case.run),
+        elapsed_s=seconds_captured(runs),
         floor_s=ceilings.floor_s(case.num_bytes, case.num_flops),
     )
 
 
-def failures(results: list[Checked]) -> list[str]:
-    """What is wrong, a line each."""
-    return [
-        f"{x.kernel}, {x.name}: error {x.error:.2e} of at most {x.most_error:.2e}, "
-        f"bits alone {'differ' if x.same_alone is False else 'equal'}"
-        for x in results
-        if not x.is_right
-    ]
-
-
-def table(results: list[Timed]) -> str:
-    """Markdown."""
-    lines = [
-        "| kernel | input | error | allowed | row alone | us | floor us | share |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for x in results:
-        alone = {None: "", True: "same bits", False: "OTHER BITS"}[x.checked.same_alone]
-        lines.append(
-            f"| {x.checked.kernel} | {x.checked.name} | {x.checked.error:.1e} | {x.checked.most_error:.1e} | {alone} "
-            f"| {1e6 * x.elapsed_s:.1f} | {1e6 * x.floor_s:.1f} | {x.floor_s / x.elapsed_s:.0%} |"
-        )
-    return "\n".join(lines)
+def row_of(x: Timed) -> Row:
+    """Its line, and a complaint where it is wrong."""
+    checked = x.checked
+    alone = {None: "", True: "same bits", False: "OTHER BITS"}[checked.same_alone]
+    complaint = (
+        f"{checked.kernel}, {checked.name}: error {checked.error:.2e} of at most {checked.most_error:.2e}, "
+        f"bits alone {'differ' if checked.same_alone is False else 'equal'}"
+    )
+    return Row(
+        part=checked.kernel,
+        name=checked.name,
+        error=f"{checked.error:.1e}",
+        allowed=f"{checked.most_error:.1e}",
+        alone=alone,
+        elapsed_s=x.elapsed_s,
+        floor_s=x.floor_s,
+        complaint=None if checked.is_right else complaint,
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-__all__ = ["LARGE", "TINY", "Case", "GpuCase", "Sizes", "rounding_of"]
+__all__ = ["LARGE", "TINY", "Case", "GpuCase", "Sizes", "error_of_sum", "rounding_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +27,7 @@ class GpuCase:
 
     name: str
     run: Callable[[], object]
-    """What is timed."""
+    """What is timed: launches alone, on inputs that the arguments of a `partial` hold."""
     found: Callable[[], torch.Tensor]
     """The kernel's result, by rows where `alone` is given."""
     exact: Callable[[], torch.Tensor]
@@ -37,8 +38,12 @@ class GpuCase:
     """The last row computed alone, where it must have the same bits as among the others."""
     num_bytes: int = 0
     num_flops: int = 0
-    is_captured: bool = True
-    """Timed as the replay of a captured graph, without launches; False where the host takes part in every call."""
+    other: Callable[[], Callable[[], object]] | None = None
+    """Makes the same run on other inputs, where copying all that it holds would take too much memory."""
+
+    def again(self) -> Callable[[], object]:
+        """The same run on inputs that lie elsewhere."""
+        return self.other() if self.other is not None else copy.deepcopy(self.run)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,3 +83,12 @@ TINY = Sizes(
 def rounding_of(dtype: torch.dtype) -> float:
     """The relative error that one rounding to the type makes at most."""
     return {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}[dtype]
+
+
+def error_of_sum(inner: int) -> float:
+    """What a matrix instruction's sum of so many products of bfloat16 may be off by, relative to its size.
+
+    The products are exact. A step of the instruction adds sixteen of them to the sum and does not round but cut off: up
+    to a unit in the last place of float32 each time, always towards zero, so these errors add up and do not cancel.
+    """
+    return max(inner / 16, 1.0) * 2.0**-23

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 
 from benchmarks.kernels.case import Case, GpuCase, Sizes
 from kernels import native
-from kernels.paged import KVCache
+from kernels.paged import BLOCK_TOKENS, KVCache
 
 __all__ = ["cases", "gpu_cases"]
 
@@ -33,6 +33,9 @@ def cases() -> Iterator[Case]:
 
 
 def gpu_cases(sizes: Sizes, device: str) -> Iterator[GpuCase]:
+    """From other places to other places of one cache, which is larger than what the GPU keeps at hand."""
+    from kernels.gpu.paged import copy_slots
+
     for num_tokens in sizes.row_counts:
         cache, sources, targets = _input(num_tokens, sizes.layers, sizes.kv_heads, sizes.head_dim, device)
 
@@ -42,13 +45,18 @@ def gpu_cases(sizes: Sizes, device: str) -> Iterator[GpuCase]:
             cache.copy(sources, targets)
             return torch.cat(cache.read(cache.num_layers - 1, targets))
 
+        def other(cache: KVCache = cache, num_tokens: int = num_tokens) -> Callable[[], object]:
+            slots = _slots(cache, num_tokens).to(device)
+            return partial(copy_slots, cache.keys, cache.values, slots[0], slots[1])
+
         yield GpuCase(
             name=f"{num_tokens} tokens, {sizes.layers} layers",
-            run=partial(cache.copy, sources, targets),
+            run=other(),
             found=found,
             exact=partial(_exact, cache, sources),
             most_error=0.0,
             num_bytes=_num_bytes(cache, num_tokens),
+            other=other,
         )
 
 
@@ -56,10 +64,9 @@ def _input(
     num_tokens: int, num_layers: int, kv_heads: int, head_dim: int, device: str
 ) -> tuple[KVCache, torch.Tensor, torch.Tensor]:
     """Sources and targets lie apart, so that copying again gives the same."""
-    num_blocks = max(_NUM_BLOCKS, num_tokens // 4)
     cache = KVCache(
         num_layers=num_layers,
-        num_blocks=num_blocks,
+        num_blocks=max(_NUM_BLOCKS, num_tokens // 4),
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         dtype=torch.bfloat16,
@@ -67,8 +74,13 @@ def _input(
     )
     cache.keys.normal_()
     cache.values.normal_()
-    slots = torch.randperm(16 * num_blocks)[: 2 * num_tokens].to(device)
-    return cache, slots[:num_tokens], slots[num_tokens:]
+    sources, targets = _slots(cache, num_tokens)
+    return cache, sources, targets
+
+
+def _slots(cache: KVCache, num_tokens: int) -> torch.Tensor:
+    """Sources and targets [2, tokens] on the host, none of them twice."""
+    return torch.randperm(BLOCK_TOKENS * cache.num_blocks)[: 2 * num_tokens].view(2, -1)
 
 
 def _exact(cache: KVCache, sources: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.kernels.case import Case, GpuCase, Sizes
+from benchmarks.kernels.case import Case, GpuCase, Sizes, error_of_sum
 from kernels.quantised import QUANTISED_DTYPES, QuantisedLinear, quantise, quantised_reference
 
 __all__ = ["cases", "gpu_cases"]
@@ -46,7 +46,7 @@ def gpu_cases(sizes: Sizes, device: str) -> Iterator[GpuCase]:
                 run=partial(layer, x),
                 found=partial(layer, x),
                 exact=exact,
-                most_error=1e-5,
+                most_error=error_of_sum(sizes.mlp),
                 alone=partial(layer, x[-1:]),
                 num_bytes=layer.num_bytes + num_rows * (2 * sizes.mlp + 4 * sizes.hidden),
                 num_flops=2 * num_rows * sizes.mlp * sizes.hidden,

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.kernels.case import Case, GpuCase, Sizes, rounding_of
 from benchmarks.kernels.paged_input import continued
-from kernels.paged import KVCache, Rows
+from kernels.paged import BLOCK_TOKENS, KVCache, Rows
 from kernels.rotary import rotary_into_cache, rotary_into_cache_reference
 
 __all__ = ["cases", "gpu_cases"]
@@ -39,13 +39,16 @@ def cases() -> Iterator[Case]:
 
 
 def gpu_cases(sizes: Sizes, device: str) -> Iterator[GpuCase]:
-    """With the norm of queries and keys; what is compared are queries, and keys and values in the cache."""
+    """With the norm of queries and keys; what is compared are queries, and keys and values in the cache.
+
+    After a short text, for nothing of it is read, and every copy of an input holds a cache.
+    """
     d = sizes.head_dim
-    angles = torch.rand(sizes.context + max(sizes.row_counts), d // 2, device=device)
+    angles = torch.rand(BLOCK_TOKENS + max(sizes.row_counts), d // 2, device=device)
     norm = torch.rand(d, device=device)
     for num_rows in sizes.row_counts:
         cache, rows = continued(
-            context=sizes.context,
+            context=BLOCK_TOKENS,
             num_rows=num_rows,
             num_kv_heads=sizes.kv_heads,
             head_dim=d,

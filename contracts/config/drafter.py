@@ -70,7 +70,12 @@ class DrafterConfig(ConfigModel):
     ] = 1.0
     num_gpus: Annotated[
         float,
-        Field(ge=0, le=64, description="GPUs that its place must have free, in fractions where it shares one"),
+        Field(
+            ge=0,
+            le=64,
+            description="GPUs that its place must have free, in fractions where it shares one, which are then also its "
+            "part of the memory that kv_cache_bytes: auto plans with. With 0, device: auto is the CPU of its place",
+        ),
     ] = 0.0
     resources: Annotated[
         dict[str, _Amount],

@@ -33,9 +33,7 @@ class EngineConfig(ConfigModel):
     ] = "auto"
     gpu_priority: Annotated[
         Literal["normal", "high"],
-        Field(
-            description="high: of two engines in one process, or in processes under MPS, this one's kernels go first"
-        ),
+        Field(description="high: of two engines in one process, this one's kernels go first"),
     ] = "normal"
     gpu_multiprocessors: Annotated[
         Literal["all"] | Annotated[int, Field(ge=1, le=1024)],

@@ -12,17 +12,18 @@ from contracts.config.fleet import FleetConfig
 from contracts.errors import ConfigError
 
 CPU_KV_SHARE = 0.5  # of what the weights leave of host memory: others live there too
-CUDA_KV_SHARE = 0.9  # of a GPU, weights included: the rest is for activations and captured graphs
+CUDA_KV_SHARE = 0.9  # of what an engine has of a GPU, weights included: the rest is for activations and captured graphs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFacts:
-    """What a machine has; `cuda_memory_bytes` is one GPU's, 0 without CUDA."""
+    """What a machine has; the last two are one GPU's, 0 without CUDA."""
 
     num_cpus: int
     memory_bytes: int
     has_cuda: bool
     cuda_memory_bytes: int
+    cuda_free_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +69,10 @@ def resolve(config: FleetConfig, machine: MachineFacts, model: ModelFacts) -> Re
     return ResolvedFleetConfig(engine=resolve_engine(config.engine, machine, model))
 
 
-def resolve_engine(config: EngineConfig, machine: MachineFacts, model: ModelFacts) -> ResolvedEngineConfig:
-    """The engine that runs when `config` meets this machine and this model."""
+def resolve_engine(
+    config: EngineConfig, machine: MachineFacts, model: ModelFacts, *, gpu_share: float = 1.0
+) -> ResolvedEngineConfig:
+    """The engine that runs when `config` meets this machine and this model, where it has so much of each GPU."""
     device = _device(config, machine)
     return ResolvedEngineConfig(
         model=config.model,
@@ -81,7 +84,7 @@ def resolve_engine(config: EngineConfig, machine: MachineFacts, model: ModelFact
         deterministic=config.deterministic,
         num_threads=_num_threads(config, machine),
         tensor_parallel=config.tensor_parallel,
-        kv_cache_bytes=_kv_cache_bytes(config, device, machine, model),
+        kv_cache_bytes=_kv_cache_bytes(config, device, machine, model, gpu_share),
         max_batch_rows=config.max_batch_rows,
         max_context=_max_context(config, model),
         prefix_cache=config.prefix_cache,
@@ -116,20 +119,29 @@ def _max_context(config: EngineConfig, model: ModelFacts) -> int:
     return config.max_context
 
 
-def _kv_cache_bytes(config: EngineConfig, device: str, machine: MachineFacts, model: ModelFacts) -> int:
+def _kv_cache_bytes(
+    config: EngineConfig, device: str, machine: MachineFacts, model: ModelFacts, gpu_share: float
+) -> int:
     if config.kv_cache_bytes != "auto":
         return config.kv_cache_bytes
     num_ranks = config.tensor_parallel
-    if device == "cuda":  # a GPU for each rank
-        share = int(machine.cuda_memory_bytes * CUDA_KV_SHARE) - model.weight_bytes // num_ranks - model.workspace_bytes
+    if device == "cuda":  # a GPU for each rank, of which others may have their part already, or get it after this one
+        memory_bytes = min(int(machine.cuda_memory_bytes * gpu_share), machine.cuda_free_bytes)
+        share = int(memory_bytes * CUDA_KV_SHARE) - model.weight_bytes // num_ranks - model.workspace_bytes
     else:  # one memory for all of them
-        share = int((machine.memory_bytes - model.weight_bytes) * CPU_KV_SHARE) // num_ranks
+        memory_bytes = machine.memory_bytes
+        share = int((memory_bytes - model.weight_bytes) * CPU_KV_SHARE) // num_ranks
     if share < MIN_SIZE_BYTES:
-        memory_bytes = machine.cuda_memory_bytes if device == "cuda" else machine.memory_bytes
         beside = f", {model.workspace_bytes} of workspace beside each part," if model.workspace_bytes else ""
+        whole = ""
+        if device == "cuda" and memory_bytes < machine.cuda_memory_bytes:
+            whole = (
+                f" (of a GPU's {machine.cuda_memory_bytes}, {machine.cuda_free_bytes} are free and {gpu_share:g} of "
+                "all are for this engine, by num_gpus of the verifier or the drafter)"
+            )
         raise ConfigError(
             f"engine.kv_cache_bytes is 'auto' and {model.weight_bytes} bytes of weights over {num_ranks} ranks{beside} "
-            f"leave no room for a KV cache in {memory_bytes} bytes of {device} memory; it must be a size given by "
-            "hand, or the model smaller, or engine.tensor_parallel larger"
+            f"leave no room for a KV cache in {memory_bytes} bytes of {device} memory{whole}; it must be a size given "
+            "by hand, or the model smaller, or engine.tensor_parallel larger"
         )
     return share

@@ -27,6 +27,15 @@ class VerifierConfig(ConfigModel):
         Field(description="After which layers draft rows may leave; empty: no row leaves. With one rank only"),
     ] = []  # noqa: RUF012  # pydantic gives every instance its own copy
 
+    num_gpus: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="What each rank has of a GPU, where it runs on GPUs: less than 1 leaves the rest to others, of "
+            "its place and of the memory that kv_cache_bytes: auto plans with. Less than 1 with one rank only",
+        ),
+    ] = 1.0
     labels: Annotated[
         dict[str, Label],
         Field(description="Labels that the node of its place must carry"),

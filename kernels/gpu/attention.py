@@ -6,6 +6,8 @@ table, is read once for all; any other, such as the tree at the end, is read row
 and a row's arithmetic follows the positions of its own keys: where blocks and splits begin does not depend on the
 batch, rows that do not take part in a block keep their sums untouched, and splits are joined in their order. So a row's
 bits are its own, as far as a matrix instruction treats all rows of its tile alike.
+
+What lies between the two kernels is bounded: rows that would need more go in stretches (see kernels/scratch.py).
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ import triton.language as tl
 
 from kernels.gpu.layout import BLOCK_TOKENS, key_offsets, value_offsets
 from kernels.paged import KVCache, Rows
-from kernels.tiles import TILE, rows_per_tile
+from kernels.scratch import SCRATCH_BYTES, SPLIT, Stretch, scratch_bytes, stretches
+from kernels.tiles import TILE, Tiles, rows_per_tile
 
 __all__ = ["attention"]
 
 _KEYS = 64
-_SPLIT = 128  # a single row over 2,048 keys and 8 heads is 128 programs: about one for each multiprocessor
+_KEYS_IN_FLOAT32 = 16  # no matrix instruction takes float32: more would not fit into a thread's registers
+_SPLIT = SPLIT
+_SCRATCH_BYTES = SCRATCH_BYTES
+_JOINED = 16  # splits whose parts are on their way together
 _MINUS_INFINITY = tl.constexpr(float("-inf"))
 _WORD_BITS = tl.constexpr(32)
 
@@ -39,43 +45,77 @@ def attention(
     heads = queries.shape[1] // d
     group = heads // kv_heads
     tile = max(TILE, triton.next_power_of_2(group))
+    is_float32 = cache.dtype == torch.float32
     out = torch.empty_like(queries)
     if rows.count == 0:
         return out
-    tiles = rows.tiles(rows_per_tile=rows_per_tile(group))
-    num_splits = triton.cdiv(tiles.longest, _SPLIT)
-    sums = torch.empty(rows.count, heads, num_splits, d, dtype=torch.float32, device=queries.device)
-    weights = torch.empty(rows.count, heads, num_splits, 2, dtype=torch.float32, device=queries.device)
+    tiles, parts = _in_stretches(rows, rows_per_tile(group), heads, d)
+    num_splits, most_rows = triton.cdiv(tiles.longest, _SPLIT), max(part.num_rows for part in parts)
+    sums = torch.empty(most_rows, heads, num_splits, d, dtype=torch.float32, device=queries.device)
+    weights = torch.empty(most_rows, heads, num_splits, 2, dtype=torch.float32, device=queries.device)
     sizes = {"HEADS": heads, "HEAD_DIM": d, "BLOCK_DIM": triton.next_power_of_2(d), "SPLIT": _SPLIT}
-    _attend[(tiles.count, kv_heads, num_splits)](
-        queries,
-        rows.positions,
-        rows.num_in_table,
-        rows.table_offsets,
-        rows.tables,
-        tiles.bounds,
-        tiles.nodes,
-        tiles.bitmaps,
-        cache.keys[layer],
-        cache.values[layer],
-        sums,
-        weights,
-        window,
-        d**-0.5,
-        **sizes,
-        KV_HEADS=kv_heads,
-        KEY_WIDTH=cache.key_width,
-        NODES=tiles.num_nodes,
-        TILE=tile,
-        KEYS=_KEYS,
-        num_warps=4,
-        enable_fp_fusion=False,
-    )
-    _join[(rows.count, heads)](rows.positions, sums, weights, out, num_splits, **sizes, enable_fp_fusion=False)
+    for part in parts:
+        _attend[(part.num_tiles, kv_heads, num_splits)](
+            queries,
+            rows.positions,
+            rows.num_in_table,
+            rows.table_offsets,
+            rows.tables,
+            tiles.bounds[part.first_tile :],
+            tiles.nodes[part.first_tile :],
+            tiles.bitmaps,
+            cache.keys[layer],
+            cache.values[layer],
+            sums,
+            weights,
+            window,
+            d**-0.5,
+            part.first_row,
+            **sizes,
+            KV_HEADS=kv_heads,
+            KEY_WIDTH=cache.key_width,
+            NODES=tiles.num_nodes,
+            TILE=tile,
+            KEYS=min(_KEYS, _KEYS_IN_FLOAT32) if is_float32 else _KEYS,
+            num_warps=8 if is_float32 else 4,
+            enable_fp_fusion=False,
+        )
+        _join[(part.num_rows, heads)](
+            rows.positions,
+            sums,
+            weights,
+            out,
+            num_splits,
+            part.first_row,
+            **sizes,
+            JOINED=_JOINED,
+            enable_fp_fusion=False,
+        )
     return out
 
 
-@triton.jit
+def _in_stretches(rows: Rows, per_tile: int, heads: int, head_dim: int) -> tuple[Tiles, list[Stretch]]:
+    """The rows' tiles, and which of them are launched together. Tiles are smaller where a whole one would be too much:
+    one row is the least."""
+    tiles = rows.tiles(rows_per_tile=per_tile)
+    most_rows = max(_SCRATCH_BYTES // scratch_bytes(1, tiles.longest, heads, head_dim, split=_SPLIT), 1)
+    if rows.count <= most_rows:
+        return tiles, [Stretch(first_tile=0, num_tiles=tiles.count, first_row=0, num_rows=rows.count)]
+    if most_rows < per_tile and tiles.first_rows is not None:
+        tiles = rows.tiles(rows_per_tile=most_rows)
+    if tiles.first_rows is None:
+        raise ValueError(
+            f"{rows.count} rows whose numbers change in place, with up to {tiles.longest} keys, take more than "
+            f"{_SCRATCH_BYTES} bytes between two kernels; there may be {most_rows} at most"
+        )
+    return tiles, stretches(tiles.first_rows, rows.count, most_rows)
+
+
+_ANYWHERE = ["positions", "nums_in_table", "table_offsets", "tables", "bounds", "nodes", "bitmaps"]
+"""Numbers that begin where others end: for each such place a form of the kernel would be compiled, in service."""
+
+
+@triton.jit(do_not_specialize=["first_row_of_all"], do_not_specialize_on_alignment=_ANYWHERE)
 def _attend(
     queries,
     positions,
@@ -91,6 +131,7 @@ def _attend(
     weights,
     window,
     scale,
+    first_row_of_all,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -180,7 +221,7 @@ def _attend(
         sum_of_values = tl.where(takes_part[:, None], grown, sum_of_values)
         total = tl.where(takes_part, total * fading + tl.sum(weight, axis=1), total)
         largest = tl.where(takes_part, higher, largest)
-    part = line * tl.num_programs(2) + split
+    part = (line - first_row_of_all * HEADS) * tl.num_programs(2) + split
     tl.store(weights + part * 2, largest, mask=is_member)
     tl.store(weights + part * 2 + 1, total, mask=is_member)
     tl.store(
@@ -190,34 +231,43 @@ def _attend(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_splits", "first_row_of_all"], do_not_specialize_on_alignment=["positions"])
 def _join(
     positions,
     sums,
     weights,
     out,
     num_splits,
+    first_row_of_all,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     SPLIT: tl.constexpr,
+    JOINED: tl.constexpr,
 ):
-    row = tl.program_id(0)
+    row = first_row_of_all + tl.program_id(0)
     line = row.to(tl.int64) * HEADS + tl.program_id(1)
     elements = tl.arange(0, BLOCK_DIM)
     in_head = elements < HEAD_DIM
     largest = tl.full((), _MINUS_INFINITY, tl.float32)
     total = tl.zeros((), tl.float32)
     joined = tl.zeros((BLOCK_DIM,), tl.float32)
-    # Up to the row's own last split: how many there are follows from the longest row of the batch.
-    for split in range(tl.load(positions + row) // SPLIT + 1):
-        part = line * num_splits + split
-        its_largest = tl.load(weights + part * 2)
-        higher = tl.maximum(largest, its_largest)
+    # Up to the row's own last split: how many there are follows from the longest row of the batch. Some at a time,
+    # always as many, from the row's first on: what lies past its last adds zeros.
+    num_own = tl.load(positions + row) // SPLIT + 1
+    for first in range(0, num_own, JOINED):
+        split = first + tl.arange(0, JOINED)
+        is_own = split < num_own
+        part = (line - first_row_of_all * HEADS) * num_splits + split
+        its_largest = tl.load(weights + part * 2, mask=is_own, other=_MINUS_INFINITY)
+        higher = tl.maximum(largest, tl.max(its_largest, axis=0))
         shift = tl.where(higher == _MINUS_INFINITY, 0.0, higher)
         fading, weight = tl.exp(largest - shift), tl.exp(its_largest - shift)
-        found = tl.load(sums + part * HEAD_DIM + elements, mask=in_head, other=0.0)
-        joined = joined * fading + found * weight
-        total = total * fading + tl.load(weights + part * 2 + 1) * weight
+        found = tl.load(
+            sums + part[:, None] * HEAD_DIM + elements[None, :], mask=is_own[:, None] & in_head[None, :], other=0.0
+        )
+        joined = joined * fading + tl.sum(found * weight[:, None], axis=0)
+        its_total = tl.load(weights + part * 2 + 1, mask=is_own, other=0.0)
+        total = total * fading + tl.sum(its_total * weight, axis=0)
         largest = higher
     tl.store(out + line * HEAD_DIM + elements, (joined / total).to(out.dtype.element_ty), mask=in_head)

@@ -20,8 +20,12 @@ _TILE_OUTPUTS = 32
 # Where there are many outputs a wider tile reads x less often, and there are still programs for every multiprocessor.
 _WIDE_TILE_OUTPUTS = 128
 _MANY_OUTPUTS = 16384
-# Tiles on their way at a time: as many as fit into the shared memory of smaller GPUs.
-_STAGES = {torch.bfloat16: 4, torch.float32: 2}
+# Tiles on their way at a time: as many as fit into the shared memory of smaller GPUs. Narrow ones are few programs for
+# each multiprocessor, and so have to keep more bytes on their way.
+_STAGES = {torch.bfloat16: 8, torch.float32: 2}
+_WIDE_STAGES = {torch.bfloat16: 4, torch.float32: 2}
+# No matrix instruction takes float32, and what a thread then multiplies itself has to fit into its registers.
+_WARPS = {torch.bfloat16: 4, torch.float32: 8}
 
 
 def linear(
@@ -35,7 +39,8 @@ def linear(
 ) -> torch.Tensor:
     """y = x W^T * scales + b, or y += that; returns y."""
     (rows, inner), outputs = x.shape, weight.shape[0]
-    tile_outputs = _WIDE_TILE_OUTPUTS if outputs >= _MANY_OUTPUTS else _TILE_OUTPUTS
+    is_wide = outputs >= _MANY_OUTPUTS
+    tile_outputs = _WIDE_TILE_OUTPUTS if is_wide else _TILE_OUTPUTS
     if rows:
         # Tiles of rows side by side: they read the same weights at the same time.
         _linear[(triton.cdiv(rows, _TILE_ROWS), triton.cdiv(outputs, tile_outputs))](
@@ -53,14 +58,14 @@ def linear(
             ROWS=_TILE_ROWS,
             OUTPUTS=tile_outputs,
             INNER=_TILE_INNER,
-            num_warps=4,
-            num_stages=_STAGES[x.dtype],
+            num_warps=_WARPS[x.dtype],
+            num_stages=(_WIDE_STAGES if is_wide else _STAGES)[x.dtype],
             enable_fp_fusion=False,
         )
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _linear(
     x,
     weight,

@@ -19,10 +19,12 @@ import triton
 import triton.language as tl
 
 from kernels.noise import Choice
+from kernels.pinned import to_device
 
 __all__ = [
     "BLOCK",
     "Asked",
+    "asked_of",
     "best_of_parts",
     "choose",
     "edited",
@@ -68,16 +70,7 @@ def choose(
     first_token: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Values float32 and tokens int64, both [rows, num_top]."""
-    nothing = torch.empty(0, device=logits.device)
-    asked = Asked(
-        choices=numbers_of(choices).to(logits.device, non_blocking=True),
-        edit_starts=None,
-        edit_tokens=nothing,
-        edit_values=nothing,
-        mask_of=None,
-        masks=nothing,
-        mask_bytes=0,
-    )
+    asked = asked_of(choices, logits.device)
     values, tokens, _, _ = best_of_parts(logits, asked, num_top=num_top, first_token=first_token)
     return values, tokens
 
@@ -93,6 +86,20 @@ class Asked:
     mask_of: torch.Tensor | None  # [rows] int32: the row's mask, -1 where it may choose every token
     masks: torch.Tensor  # [m, mask_bytes] uint8: a bit for each token of the whole vocabulary
     mask_bytes: int
+
+
+def asked_of(choices: Sequence[Choice], device: torch.device) -> Asked:
+    """Choices alone, brought to the device. What is not there has the type that it would have: a kernel is compiled
+    for types."""
+    return Asked(
+        choices=to_device(numbers_of(choices), device),
+        edit_starts=None,
+        edit_tokens=torch.empty(0, dtype=torch.int32, device=device),
+        edit_values=torch.empty(0, dtype=torch.float32, device=device),
+        mask_of=None,
+        masks=torch.empty(0, dtype=torch.uint8, device=device),
+        mask_bytes=0,
+    )
 
 
 def numbers_of(choices: Sequence[Choice]) -> torch.Tensor:
@@ -292,7 +299,7 @@ def edited(
     return found
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_top", "mask_bytes"])
 def _best_of_part(
     logits,
     choices,
@@ -358,7 +365,7 @@ def _best_of_part(
         value = tl.where(tokens == token, _MINUS_INFINITY, value)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_top"])
 def _best_of_row(
     part_values,
     part_tokens,

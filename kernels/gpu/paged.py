@@ -43,7 +43,7 @@ def copy_slots(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def _copy(
     keys,
     values,

@@ -8,6 +8,7 @@ row each. Sums have one order whatever the batch, and rounded sums fall as exact
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,16 @@ import triton.language as tl
 
 from kernels.gpu.noise import BLOCK, Asked, best_of_parts, edited, num_parts, numbers_of, part_of
 from kernels.noise import Choice
+from kernels.pinned import to_device
 
 if TYPE_CHECKING:
     from kernels.pick import Allowed, Edits
 
-__all__ = ["pick", "scaled_logits"]
+__all__ = ["Brought", "bring", "pick", "pick_brought", "scaled_logits"]
 
 _LIMIT_BLOCK = 4096
+_ALIGNMENT = 4
+"""Words: Triton compiles another kernel for each pointer that is not a multiple of sixteen bytes."""
 _MINUS_INFINITY = tl.constexpr(float("-inf"))
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,16 +44,56 @@ def pick(
     first_token: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Values, tokens and their logits as they came [rows, num_top], and log-sum parts [rows, 2]."""
-    logits = logits if logits.stride(1) == 1 else logits.contiguous()
+    brought = bring(logits, choices, edits, allowed, limits, first_token=first_token)
+    return pick_brought(logits, brought, num_top=num_top, first_token=first_token)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Brought:
+    """What is asked, on the device: of all rows, and of those that have limits."""
+
+    asked: Asked
+    rows: torch.Tensor  # [m] int32
+    bounds: torch.Tensor  # [m, 3] float32 of k, top-p, ln(min-p)
+
+
+def bring(
+    logits: torch.Tensor,  # [rows, size] float32
+    choices: Sequence[Choice],
+    edits: Edits,
+    allowed: Allowed,
+    limits: Array | None,  # [rows, 3]
+    *,
+    first_token: int,
+) -> Brought:
+    """The host's part of `pick`."""
     limited = np.zeros(0, np.int32) if limits is None else _limited_rows(limits)
     bounds = np.zeros((0, 3), np.float32) if limits is None else _bounds(limits[limited], logits.shape[1])
-    asked, rows, bounds_there = _asked(logits, choices, edits, allowed, first_token, limited, bounds)
-    if limited.size:
-        scaled = _scaled_logits(logits, asked, rows, first_token)
-        _threshold[(limited.size,)](
-            scaled, rows, bounds_there, asked.choices, logits.shape[1], BLOCK=_LIMIT_BLOCK, enable_fp_fusion=False
+    return _brought(logits, choices, edits, allowed, first_token, limited, bounds)
+
+
+def pick_brought(
+    logits: torch.Tensor,  # [rows, size] float32
+    brought: Brought,
+    *,
+    num_top: int,
+    first_token: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The device's part of `pick`, whose thresholds end up in what was brought."""
+    logits = logits if logits.stride(1) == 1 else logits.contiguous()
+    num_limited = brought.rows.shape[0]
+    if num_limited:
+        scaled = _scaled_logits(logits, brought.asked, brought.rows, first_token)
+        _threshold[(num_limited,)](
+            scaled,
+            brought.rows,
+            brought.bounds,
+            brought.asked.choices,
+            logits.shape[1],
+            BLOCK=_LIMIT_BLOCK,
+            enable_fp_fusion=False,
         )
-    return best_of_parts(logits, asked, num_top=num_top, first_token=first_token)
+    return best_of_parts(logits, brought.asked, num_top=num_top, first_token=first_token)
 
 
 def scaled_logits(
@@ -64,8 +108,8 @@ def scaled_logits(
     """Some rows, edited, masked and scaled: [len(rows), size]."""
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
     wanted, nothing = np.array(rows, dtype=np.int32), np.zeros((0, 3), np.float32)
-    asked, rows_there, _ = _asked(logits, choices, edits, allowed, first_token, wanted, nothing)
-    return _scaled_logits(logits, asked, rows_there, first_token)
+    brought = _brought(logits, choices, edits, allowed, first_token, wanted, nothing)
+    return _scaled_logits(logits, brought.asked, brought.rows, first_token)
 
 
 def _limited_rows(limits: Array) -> Array:
@@ -81,7 +125,7 @@ def _bounds(limits: Array, size: int) -> Array:
         return np.stack([k, top_p, np.log(min_p)], axis=1).astype(np.float32)
 
 
-def _asked(
+def _brought(
     logits: torch.Tensor,  # [rows, size]
     choices: Sequence[Choice],
     edits: Edits,
@@ -89,8 +133,8 @@ def _asked(
     first_token: int,
     rows: Array,  # [m] int32
     bounds: Array,  # [m or 0, 3] float32
-) -> tuple[Asked, torch.Tensor, torch.Tensor]:
-    """All that the kernels need to know, brought to the device in one copy."""
+) -> Brought:
+    """In one copy."""
     size, count = logits.shape[1], len(choices)
     held = (edits.places[:, 1] >= first_token) & (edits.places[:, 1] < first_token + size)
     columns = (edits.places[held, 1] - first_token).astype(np.int32)
@@ -111,10 +155,11 @@ def _asked(
         rows,
         bounds,
     )
-    words = torch.from_numpy(np.concatenate([np.ascontiguousarray(part).reshape(-1).view(np.int32) for part in host]))
-    words = words.pin_memory() if logits.is_cuda else words
-    sizes = [part.nbytes // 4 for part in host]
-    there = torch.split(words.to(logits.device, non_blocking=True), sizes)
+    parts_of_words = [np.ascontiguousarray(part).reshape(-1).view(np.int32) for part in host]
+    padded = [np.pad(part, (0, -part.size % _ALIGNMENT)) for part in parts_of_words]
+    words = to_device(torch.from_numpy(np.concatenate(padded)), logits.device)
+    pieces = torch.split(words, [part.size for part in padded])
+    there = [piece[: part.size] for piece, part in zip(pieces, parts_of_words, strict=True)]
     asked = Asked(
         choices=there[0].view(torch.int64).view(-1, 4),
         edit_starts=there[1] if columns.size else None,
@@ -124,7 +169,7 @@ def _asked(
         masks=there[5].view(torch.uint8),
         mask_bytes=bits.shape[1],
     )
-    return asked, there[6], there[7].view(torch.float32)
+    return Brought(asked=asked, rows=there[6], bounds=there[7].view(torch.float32))
 
 
 def _scaled_logits(
@@ -158,7 +203,7 @@ def _scaled_logits(
     return scaled
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["mask_bytes"])
 def _scale(
     logits,
     rows,

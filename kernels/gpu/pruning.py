@@ -27,7 +27,7 @@ def count_larger(
     return counts
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["rows", "values"])
 def _count_larger(logits, rows, values, counts, size, row_stride, BLOCK: tl.constexpr):
     index = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -62,7 +62,7 @@ def compact_rows(
     return kept, numbers, num_kept
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=["keep"])
 def _compact_rows(x, keep, kept, numbers, num_kept, count, size, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     places = tl.arange(0, ROWS)

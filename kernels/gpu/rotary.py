@@ -54,7 +54,8 @@ def rotary_into_cache(
     return queries
 
 
-@triton.jit
+# Both are slices of one buffer, aligned by chance.
+@triton.jit(do_not_specialize_on_alignment=["positions", "write_slots"])
 def _rotary(
     qkv,
     positions,

@@ -83,18 +83,20 @@ class DrafterHello(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., has_logits: _Optional[bool] = ..., num_logprobs: _Optional[int] = ..., capacity: _Optional[int] = ..., step_s: _Optional[float] = ..., prefill_s_per_token: _Optional[float] = ..., max_context: _Optional[int] = ..., device: _Optional[str] = ..., remembers: _Optional[bool] = ...) -> None: ...
 
 class StepReport(_message.Message):
-    __slots__ = ("num_rows", "num_context", "num_sequences", "elapsed_s", "num_rows_pruned")
+    __slots__ = ("num_rows", "num_context", "num_sequences", "elapsed_s", "num_rows_pruned", "is_untypical")
     NUM_ROWS_FIELD_NUMBER: _ClassVar[int]
     NUM_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     NUM_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_S_FIELD_NUMBER: _ClassVar[int]
     NUM_ROWS_PRUNED_FIELD_NUMBER: _ClassVar[int]
+    IS_UNTYPICAL_FIELD_NUMBER: _ClassVar[int]
     num_rows: int
     num_context: int
     num_sequences: int
     elapsed_s: float
     num_rows_pruned: int
-    def __init__(self, num_rows: _Optional[int] = ..., num_context: _Optional[int] = ..., num_sequences: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., num_rows_pruned: _Optional[int] = ...) -> None: ...
+    is_untypical: bool
+    def __init__(self, num_rows: _Optional[int] = ..., num_context: _Optional[int] = ..., num_sequences: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., num_rows_pruned: _Optional[int] = ..., is_untypical: _Optional[bool] = ...) -> None: ...
 
 class RoundDone(_message.Message):
     __slots__ = ("round", "verdicts", "failures", "report", "began_s", "num_free_blocks", "cached", "going_on")

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.plan import Node, Placement, drafter_placement, drafters_of, misfits, placements, with_models_found
+from cluster.plan import (
+    Node,
+    Placement,
+    as_booked,
+    drafter_placement,
+    drafters_of,
+    misfits,
+    placements,
+    with_models_found,
+)
 from contracts.config import DrafterConfig, FleetConfig, load_config
 from contracts.errors import ConfigError, InvalidArgument
 
@@ -38,6 +47,7 @@ def node(name: str = "a", labels: Mapping[str, str] | None = None, **amounts: fl
         ({"tensor_parallel": 4}, True, {"CPU": 4.0, "GPU": 4.0}),
         ({"tensor_parallel": 2, "device": "cuda", "num_threads": 8}, False, {"CPU": 2.0, "GPU": 2.0}),
         ({"tensor_parallel": 2, "device": "cpu"}, True, {"CPU": 2.0}),
+        ({"device": "auto"}, True, {"CPU": 1.0, "GPU": 1.0}),
     ],
 )
 def test_a_verifier_group_is_one_place_with_all_that_its_ranks_need(
@@ -45,6 +55,41 @@ def test_a_verifier_group_is_one_place_with_all_that_its_ranks_need(
 ) -> None:
     (verifier,) = placements(fleet(engine), has_gpus=has_gpus, is_local=False)
     assert (verifier.name, verifier.amounts, verifier.labels) == ("verifier", amounts, {})
+
+
+def sharing(num_gpus: float, **engine: Any) -> FleetConfig:
+    return FleetConfig.model_validate({"engine": {"model": "m", **engine}, "verifier": {"num_gpus": num_gpus}})
+
+
+def test_a_verifier_may_leave_part_of_its_gpu_to_a_drafter() -> None:
+    (verifier,) = placements(sharing(0.75, device="cuda"), has_gpus=True, is_local=True)
+    assert verifier.amounts == {"CPU": 1.0, "GPU": 0.75}
+    assert misfits([verifier, place("small", CPU=1.0, GPU=0.25)], [node(CPU=4.0, GPU=1.0)]) == []
+    (on_cpus,) = placements(sharing(0.75, device="cpu", tensor_parallel=2), has_gpus=True, is_local=True)
+    assert on_cpus.amounts == {"CPU": 2.0}
+
+
+def test_ranks_of_a_group_share_no_gpu() -> None:
+    with pytest.raises(ConfigError, match=r"verifier\.num_gpus is 0\.5 and engine\.tensor_parallel is 2; .* must be 1"):
+        placements(sharing(0.5, tensor_parallel=2), has_gpus=True, is_local=False)
+    with pytest.raises(ValueError, match=r"num_gpus"):
+        sharing(1.5)
+
+
+def drafter(device: str, num_gpus: float) -> DrafterConfig:
+    engine = {"model": "m", "device": device, "num_threads": 3}
+    return DrafterConfig.model_validate({"kind": "model", "engine": engine, "num_gpus": num_gpus})
+
+
+def test_a_drafter_that_booked_no_gpu_runs_on_a_cpu() -> None:
+    """Ray hides no GPU from it, and the verifier plans with the memory of its own."""
+    booked = as_booked(drafter("auto", 0.0))
+    assert booked == drafter("cpu", 0.0)
+    for config in (drafter("auto", 0.25), drafter("cpu", 0.0), DrafterConfig(kind="recycling")):
+        assert as_booked(config) is config
+    with pytest.raises(ConfigError, match=r"drafter small has engine\.device 'cuda' and num_gpus 0, which books no"):
+        drafter_placement("small", drafter("cuda", 0.0), is_local=True)
+    assert drafter_placement("small", drafter("cuda", 0.25), is_local=True).amounts == {"CPU": 1.0, "GPU": 0.25}
 
 
 def test_drafters_ask_for_what_their_configuration_says_and_come_after_the_verifier() -> None:
@@ -96,7 +141,8 @@ def test_a_sum_that_all_nodes_together_have_not_is_named() -> None:
     nodes = [node("a", CPU=2.0, GPU=1.0), node("b", CPU=2.0)]
     wanted = [place(str(number), CPU=1.0, GPU=0.5) for number in range(3)]
     assert misfits(wanted, nodes) == [
-        "all together need 1.5 GPU, and all nodes together have 1 (a has 2 CPU, 1 GPU; b has 2 CPU)"
+        "all together need 1.5 GPU, and all nodes together have 1 (a has 2 CPU, 1 GPU; b has 2 CPU); verifier.num_gpus "
+        "and a drafter's num_gpus may be fractions, of which several share a GPU"
     ]
 
 

@@ -13,8 +13,10 @@ from contracts.config import EngineConfig, FleetConfig, MachineFacts, ModelFacts
 from contracts.errors import ConfigError
 
 GIB = 2**30
-CPU = MachineFacts(num_cpus=8, memory_bytes=32 * GIB, has_cuda=False, cuda_memory_bytes=0)
-GPU = MachineFacts(num_cpus=16, memory_bytes=128 * GIB, has_cuda=True, cuda_memory_bytes=80 * GIB)
+CPU = MachineFacts(num_cpus=8, memory_bytes=32 * GIB, has_cuda=False, cuda_memory_bytes=0, cuda_free_bytes=0)
+GPU = MachineFacts(
+    num_cpus=16, memory_bytes=128 * GIB, has_cuda=True, cuda_memory_bytes=80 * GIB, cuda_free_bytes=80 * GIB
+)
 MODEL = ModelFacts(max_context=4096, weight_bytes=8 * GIB)
 
 machines = st.builds(
@@ -23,6 +25,7 @@ machines = st.builds(
     memory_bytes=st.integers(9 * GIB, 4096 * GIB),
     has_cuda=st.booleans(),
     cuda_memory_bytes=st.integers(10 * GIB, 192 * GIB),
+    cuda_free_bytes=st.integers(10 * GIB, 192 * GIB),
 )
 
 
@@ -34,7 +37,8 @@ def test_no_auto_is_left_and_ranks_fit_their_machine(machine: MachineFacts, tens
     assert engine.device == ("cuda" if machine.has_cuda else "cpu")
     assert 1 <= engine.num_threads <= max(1, machine.num_cpus // tensor_parallel)
     if engine.device == "cuda":
-        assert engine.kv_cache_bytes + MODEL.weight_bytes // tensor_parallel <= machine.cuda_memory_bytes
+        free_bytes = min(machine.cuda_memory_bytes, machine.cuda_free_bytes)
+        assert engine.kv_cache_bytes + MODEL.weight_bytes // tensor_parallel <= free_bytes
     else:
         assert engine.kv_cache_bytes * tensor_parallel + MODEL.weight_bytes <= machine.memory_bytes
     assert resolve(config, machine, MODEL).engine == engine
@@ -78,10 +82,26 @@ def test_a_workspace_is_taken_off_each_gpu_and_off_no_cpu() -> None:
     for machine, taken in ((GPU, GIB), (CPU, 0)):
         with_it, without = (resolve_engine(config, machine, model).kv_cache_bytes for model in (roomier, MODEL))
         assert without - with_it == taken
-    tight = dataclasses.replace(GPU, cuda_memory_bytes=10 * GIB)
+    tight = dataclasses.replace(GPU, cuda_memory_bytes=10 * GIB, cuda_free_bytes=10 * GIB)
     assert resolve_engine(EngineConfig(model="m"), tight, MODEL).kv_cache_bytes > 0
     with pytest.raises(ConfigError, match="over 1 ranks, 1073741824 of workspace beside each part, leave no room"):
         resolve_engine(EngineConfig(model="m"), tight, roomier)
+
+
+def test_engines_that_share_a_gpu_plan_with_their_own_parts() -> None:
+    """The first by its share, for nobody else may be there yet; a later one by what is free, too."""
+    config = EngineConfig(model="m")
+    target = resolve_engine(config, GPU, MODEL, gpu_share=0.75).kv_cache_bytes
+    assert target == int(60 * GIB * 0.9) - MODEL.weight_bytes
+    left = dataclasses.replace(GPU, cuda_free_bytes=80 * GIB - target - MODEL.weight_bytes)
+    small = dataclasses.replace(MODEL, weight_bytes=GIB)
+    assert resolve_engine(config, left, small, gpu_share=0.25).kv_cache_bytes == int(20 * GIB * 0.9) - GIB
+    crowded = dataclasses.replace(GPU, cuda_free_bytes=10 * GIB)
+    assert resolve_engine(config, crowded, small).kv_cache_bytes == 8 * GIB
+    with pytest.raises(
+        ConfigError, match=r"in 4294967296 bytes of cuda memory \(of a GPU's 85899345920, 10737418240 are "
+    ):
+        resolve_engine(config, crowded, MODEL, gpu_share=0.05)
 
 
 def test_what_cannot_work_is_refused_by_key() -> None:
@@ -94,6 +114,6 @@ def test_what_cannot_work_is_refused_by_key() -> None:
     assert "engine.max_context is 5000 and the model was made for 4096" in refusal(CPU, max_context=5000)
     small = dataclasses.replace(CPU, memory_bytes=8 * GIB)
     assert "engine.kv_cache_bytes is 'auto' and 8589934592 bytes of weights over 1 ranks" in refusal(small)
-    small_gpu = dataclasses.replace(GPU, cuda_memory_bytes=8 * GIB)
+    small_gpu = dataclasses.replace(GPU, cuda_memory_bytes=8 * GIB, cuda_free_bytes=8 * GIB)
     assert "8589934592 bytes of cuda memory" in refusal(small_gpu)
     assert resolve_engine(EngineConfig(model="m", tensor_parallel=4), small_gpu, MODEL).kv_cache_bytes > 0

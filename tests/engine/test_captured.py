@@ -17,10 +17,14 @@ import torch
 
 from contracts.types import SamplingParams, SequenceId
 from engine.captured import Capture, CapturedSteps, capture_graph, shape_of
+from engine.checks import Limits
 from engine.engine import Engine
 from engine.ranks import SingleRank
 from engine.streams import plain_stream
+from engine.warm_up import common_steps, made_up_step, warm_up
 from engine.work import StepResult, Verify
+from kernels.paged import BLOCK_TOKENS, Rows
+from kernels.scratch import scratch_bytes
 from kernels.tiles import rows_per_tile
 from tests.engine.checkpoints import write_checkpoint
 from tests.engine.rig import Model, step_with_logits
@@ -77,6 +81,102 @@ def test_replayed_steps_have_the_bits_of_steps_kernel_by_kernel(folder: Path, mo
     assert steps.num_graphs == 1
     assert isinstance(failed.executor.compiled, CapturedSteps)
     assert failed.executor.compiled.num_graphs == 0
+    # A prompt of two rows, then a tree: seen, captured, replayed. What failed to be captured will not be tried again.
+    assert [result.report.is_typical for result, _ in found] == [False, False, False, True]
+    assert [result.report.is_typical for result, _ in fallen_back] == [False, False, False, True]
+    assert all(result.report.is_typical for result, _ in expected)
+
+
+def run(steps: CapturedSteps, num_rows: int) -> torch.Tensor:
+    with torch.inference_mode():
+        return steps.run(*made_up_step(1, num_rows, 20))
+
+
+def test_a_capture_that_fails_is_the_last_one_and_graphs_replay_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kernels.gpu.linear._TILE_OUTPUTS", 512)
+    num_captured, num_replayed = 0, 0
+
+    def no_memory_for_the_second(run: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
+        nonlocal num_captured
+        num_captured += 1
+        if num_captured > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        found = run()
+
+        def replay() -> None:
+            nonlocal num_replayed
+            num_replayed += 1
+            run()
+
+        return replay, found
+
+    with interpreter():
+        steps = engine_of(folder, no_memory_for_the_second).executor.compiled
+        assert isinstance(steps, CapturedSteps)
+        for num_rows in (1, 1, 2, 2, 4, 4, 1):
+            run(steps, num_rows)
+    assert (steps.num_graphs, num_captured, num_replayed) == (1, 2, 2)
+
+
+def test_all_graphs_leave_their_logits_in_one_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernels.gpu.linear._TILE_OUTPUTS", 512)
+    with interpreter():
+        steps = engine_of(folder, again).executor.compiled
+        assert isinstance(steps, CapturedSteps)
+        for num_rows in (1, 2):
+            run(steps, num_rows)
+        captured = [run(steps, num_rows) for num_rows in (1, 2)]
+        replayed = [run(steps, num_rows) for num_rows in (1, 2)]
+    assert steps.num_graphs == 2
+    assert len({logits.data_ptr() for logits in (*captured, *replayed)}) == 1
+
+
+def test_what_attention_takes_in_stretches_is_not_captured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How it is parted follows from the step's own rows, and a graph has fixed ones."""
+    monkeypatch.setattr("kernels.gpu.linear._TILE_OUTPUTS", 512)
+    with interpreter():
+        steps = engine_of(folder, again).executor.compiled
+        assert isinstance(steps, CapturedSteps)
+        monkeypatch.setattr("engine.captured.SCRATCH_BYTES", scratch_bytes(2, 512, 2, 16))
+        for num_rows in (2, 2, 4, 4):
+            run(steps, num_rows)
+            assert steps.is_typical == (num_rows == 4)
+    assert steps.num_graphs == 1
+
+
+def test_warmed_up_an_engine_captures_nothing_common_any_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says what one says that was not."""
+    monkeypatch.setattr("kernels.gpu.linear._TILE_OUTPUTS", 512)
+    monkeypatch.setattr("engine.warm_up._NUM_KEYS", (64,))
+    monkeypatch.setattr("engine.warm_up._BATCHES", (2, 1))
+    monkeypatch.setattr("engine.warm_up._TREES", (4,))
+    b = SequenceId("b")
+    with interpreter():
+        warm, cold = engine_of(folder, again), engine_of(folder, None)
+        warm_up(warm)
+        steps = warm.executor.compiled
+        assert isinstance(steps, CapturedSteps)
+        assert steps.num_graphs == 3
+        for each in (A, b):
+            for engine in (warm, cold):
+                engine.open(each, [9], SamplingParams(temperature=0.7, seed=4))
+        for work in ([Verify(sequence=A)], [Verify(sequence=A, nodes=TREE[:2])], [Verify(sequence=x) for x in (A, b)]):
+            found, expected = warm.step(work), cold.step(work)
+            assert found.outcomes == expected.outcomes
+            assert found.report.is_typical
+    assert steps.num_graphs == 3
+
+
+def test_common_steps_are_what_the_engine_may_be_asked_for() -> None:
+    limits = Limits(vocab_size=9, num_real_tokens=9, max_context=1500, max_batch_rows=8)
+    sizes = set()
+    for tokens, rows, chosen in common_steps(limits):
+        assert tokens.shape[0] == rows.count == chosen.shape[0] <= 8
+        sizes.add(rows.tiles(rows_per_tile=8).longest)
+        assert rows.slots_in_order(rows.count - 1).max() < BLOCK_TOKENS
+    assert sizes == {512, 1024, 1500}
 
 
 @pytest.mark.parametrize("count", [7, 8, 64])
@@ -115,6 +215,25 @@ def test_shapes_are_few_and_large_enough() -> None:
     assert len(shapes) < 30
 
 
+def test_how_long_texts_are_together_makes_no_other_shape() -> None:
+    """Only the longest of them does."""
+    shapes = set()
+    for num_keys in ((700, 20, 20), (700, 700, 20), (700, 700, 900)):
+        tables = [list(range(-(-keys // BLOCK_TOKENS))) for keys in num_keys]
+        starts = torch.tensor([0, *map(len, tables)]).cumsum(0).tolist()
+        rows = Rows.from_lists(
+            positions=[keys - 1 for keys in num_keys],
+            write_slots=[0] * 3,
+            num_in_table=list(num_keys),
+            table_offsets=starts[:-1],
+            tables=[block for table in tables for block in table],
+            tail_offsets=[0] * 4,
+            tail_slots=[],
+        ).filled_up(4)
+        shapes.add(shape_of(rows, rows.tiles(rows_per_tile=8), 3))
+    assert len(shapes) == 1
+
+
 def test_nothing_is_captured_without_a_gpu(folder: Path) -> None:
     executor = engine_of(folder, None).executor
     assert CapturedSteps.build(executor.weights, executor.ranks, executor.cache) is None
@@ -138,9 +257,10 @@ def test_a_graph_is_captured_from_the_engines_stream(monkeypatch: pytest.MonkeyP
         ran_under.append(len(asked))
         return torch.zeros(1)
 
-    capture_graph(run)
+    pool = object()
+    capture_graph(run, pool=pool)
     assert ran_under == [0, 1]
-    assert asked == [{"stream": current, "capture_error_mode": "thread_local"}]
+    assert asked == [{"pool": pool, "stream": current, "capture_error_mode": "thread_local"}]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here that could capture")
@@ -148,7 +268,7 @@ def test_cuda_captures() -> None:
     source = torch.ones(4, device="cuda")
     opened = plain_stream("cuda", priority=-1)
     with torch.cuda.stream(opened.stream):
-        replay, found = capture_graph(lambda: source * 2)
+        replay, found = capture_graph(lambda: source * 2, pool=torch.cuda.graph_pool_handle())
         source.fill_(3.0)
         replay()
         assert found.tolist() == [6.0] * 4

@@ -19,8 +19,9 @@ from engine.likelier import num_likelier
 from engine.ranks import SingleRank
 from engine.weights import Weights
 from engine.work import Outcome, Verify
+from kernels.pinned import pinned_zeros, to_device
 from tests.engine.checkpoints import write_checkpoint
-from tests.engine.device_reads import device_reads
+from tests.engine.device_reads import device_reads, lies_there
 from tests.engine.rig import Model
 from tests.engine.test_captured import again
 from tests.engine.test_gpu import SIZES, TREE
@@ -53,6 +54,7 @@ def test_a_round_waits_for_the_device_once_and_decides_as_the_cpu_does(
     with interpreter():
         gpu = Model.load(folder, "float32").engine(is_compiled=False, num_blocks=8)
         steps = CapturedSteps(gpu.executor.weights, SingleRank(), gpu.executor.cache, capture=again)
+        lies_there(steps._logits)
         gpu.executor.compiled = steps
     for engine in (cpu, gpu):
         engine.open(A, [9], EVERYTHING)
@@ -74,6 +76,20 @@ def test_a_round_waits_for_the_device_once_and_decides_as_the_cpu_does(
                 engine.close(A)
             assert gpu._copies, "nothing is to be copied, and so no copy was looked at"
     assert steps.num_graphs == 1
+
+
+def test_what_crosses_from_memory_that_is_not_pinned_is_seen() -> None:
+    numbers, there = torch.tensor([1, 2], dtype=torch.int32), torch.device("cpu")
+    with device_reads() as reads:
+        place = to_device(numbers, there)
+        place.copy_(pinned_zeros(2, there), non_blocking=True)
+        assert reads == []
+        numbers.to(there, non_blocking=True)
+        place.copy_(numbers, non_blocking=True)
+        place.copy_(pinned_zeros(2, there))
+        torch.tensor([1, 2], device=there)
+    assert reads == ["to", "copy_", "copy_", "tensor"]
+    assert place.tolist() == [0, 0]
 
 
 def test_a_step_that_chooses_nothing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,37 @@ class Answering(SingleRank):
 
 
 def test_gpus_that_do_not_reach_each_other_are_refused_at_the_start() -> None:
-    check_links(Answering([0, 1]), "cpu")
+    check_links(Answering([0, 1]), "cpu", deadline_s=60.0)
     with pytest.raises(TopologyError, match=r"answer as ranks \[0, 0\], they must be 0 to 1 in order"):
-        check_links(Answering([0, 0]), "cpu")
+        check_links(Answering([0, 0]), "cpu", deadline_s=60.0)
     lost = RankLost("rank 0 lost touch with its group of 2", rank=None, waited_s=1.0)
     with pytest.raises(TopologyError, match=r"2 GPUs of this group cannot reach each other: rank 0 lost .*NCCL_DEBUG"):
-        check_links(Answering(lost), "cpu")
+        check_links(Answering(lost), "cpu", deadline_s=60.0)
     never_came = torch.empty(1, device="meta")  # has no number to read, as after a link that failed
     with pytest.raises(TopologyError, match=r"cannot reach each other: .*meta tensors.*NCCL_DEBUG"):
-        check_links(Answering([never_came, never_came]), "cpu")
+        check_links(Answering([never_came, never_came]), "cpu", deadline_s=60.0)
+
+
+class Silent(SingleRank):
+    """Rank 0 of two, whose exchange does not end before it is let."""
+
+    size = 2
+
+    def __init__(self) -> None:
+        self.is_let = threading.Event()
+
+    def gather(self, mine: torch.Tensor) -> list[torch.Tensor]:
+        self.is_let.wait()
+        return [mine, mine]
+
+
+def test_an_exchange_that_never_ends_is_refused_with_what_to_look_at() -> None:
+    ranks = Silent()
+    with pytest.raises(
+        TopologyError, match=r"between the 2 GPUs of this group has not ended after 0\.05 s: .*NCCL_DEBUG.* topo -m"
+    ):
+        check_links(ranks, "cpu", deadline_s=0.05)
+    ranks.is_let.set()
 
 
 @pytest.mark.skipif(torch.distributed.is_nccl_available(), reason="this torch has NCCL")
@@ -69,7 +92,9 @@ def test_a_group_on_gpus_needs_a_torch_with_nccl(tmp_path: Path) -> None:
 
 
 def test_flashinfer_is_refused_where_it_could_not_be_used() -> None:
-    machine = MachineFacts(num_cpus=2, memory_bytes=2**36, has_cuda=True, cuda_memory_bytes=2**36)
+    machine = MachineFacts(
+        num_cpus=2, memory_bytes=2**36, has_cuda=True, cuda_memory_bytes=2**36, cuda_free_bytes=2**36
+    )
 
     def found(head_dim: int = 128, **said: Any) -> None:
         config = EngineConfig(model="m", deterministic=False, **said)

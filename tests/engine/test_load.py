@@ -12,7 +12,9 @@ from contracts.config import EngineConfig, MachineFacts, ResolvedEngineConfig
 from contracts.errors import ConfigError, TopologyError
 from engine.checkpoint import Checkpoint
 from engine.load import load_engine
+from engine.model_config import ModelConfig
 from engine.ranks import SingleRank
+from engine.workspace import workspace_bytes
 from kernels.prompts import WORKSPACE_BYTES
 from tests.engine.checkpoints import write_checkpoint
 
@@ -34,21 +36,36 @@ def test_flashinfer_is_refused_before_weights_are_read(folder: Path) -> None:
 
 
 def test_the_plan_leaves_room_for_flashinfers_workspace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = MachineFacts(num_cpus=2, memory_bytes=2**36, has_cuda=True, cuda_memory_bytes=2**36)
+    machine = MachineFacts(
+        num_cpus=2, memory_bytes=2**36, has_cuda=True, cuda_memory_bytes=2**36, cuda_free_bytes=2**36
+    )
     planned: list[ResolvedEngineConfig] = []
 
     def flashinfer_for(config: ResolvedEngineConfig, head_dim: int) -> Any:
         planned.append(config)
         raise Enough
 
-    monkeypatch.setattr("engine.load.machine_facts", lambda: machine)
+    monkeypatch.setattr("engine.load.machine_facts", lambda device, rank: machine)
     monkeypatch.setattr("engine.load.cuda_device", lambda rank, num_ranks: "cuda:0")
     monkeypatch.setattr("engine.load.flashinfer_for", flashinfer_for)
     with pytest.raises(Enough):
-        load_engine(EngineConfig(model=str(folder), device="cuda", deterministic=False))
+        load_engine(EngineConfig(model=str(folder), device="cuda", deterministic=False), gpu_share=0.5)
     with Checkpoint.open(folder) as checkpoint:
         weight_bytes = sum(2 * torch.Size(checkpoint.shape(name)).numel() for name in checkpoint.names)
-    assert planned[0].kv_cache_bytes == int(0.9 * 2**36) - weight_bytes - WORKSPACE_BYTES
+        for_steps = workspace_bytes(checkpoint.config, num_ranks=1, max_batch_rows=512, max_context=512)
+    assert planned[0].kv_cache_bytes == int(0.9 * 2**35) - weight_bytes - WORKSPACE_BYTES - for_steps
+
+
+def test_the_workspace_of_a_large_model_is_bounded_where_its_texts_are_long() -> None:
+    """Of Llama 3.1 8B: attention's scratch at 131,072 tokens would be 8 GiB."""
+    shape = {"model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096, "num_hidden_layers": 32}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14_336}
+    config = ModelConfig.parse({**shape, **heads, "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5})
+    logits = 512 * 128_256 * 4
+    assert workspace_bytes(config, num_ranks=1, max_batch_rows=512, max_context=131_072) == 2 * 2**28 + 4 * logits
+    scratch = 512 * 32 * 8 * 130 * 4
+    assert workspace_bytes(config, num_ranks=1, max_batch_rows=512, max_context=1024) == 2 * scratch + 4 * logits
+    assert workspace_bytes(config, num_ranks=4, max_batch_rows=512, max_context=1024) == (2 * scratch + 4 * logits) // 4
 
 
 class Two(SingleRank):

@@ -18,7 +18,9 @@ FACTS = GpuFacts(num_multiprocessors=132, has_green_contexts=True)
 
 
 def config_of(**said: Any) -> ResolvedEngineConfig:
-    machine = MachineFacts(num_cpus=2, memory_bytes=2**36, has_cuda=True, cuda_memory_bytes=2**36)
+    machine = MachineFacts(
+        num_cpus=2, memory_bytes=2**36, has_cuda=True, cuda_memory_bytes=2**36, cuda_free_bytes=2**36
+    )
     return resolve_engine(EngineConfig(model="m", **said), machine, ModelFacts(max_context=64, weight_bytes=2**30))
 
 

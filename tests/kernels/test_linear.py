@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_refused_with_the_value_found() -> None:
     with pytest.raises(ValueError, match=r"\(3,\)"):
         Linear(torch.zeros(3))
     layer = Linear(torch.zeros(2, 4))
-    with pytest.raises(ValueError, match=r"expected torch.float32 rows of 4, got torch.float32 \(1, 5\)"):
+    with pytest.raises(ValueError, match=r"x must be float32 \[rows, 4\], got torch.float32 \(1, 5\)"):
         layer(torch.zeros(1, 5))
     with pytest.raises(ValueError, match=r"got torch.bfloat16"):
         layer(torch.zeros(1, 4, dtype=torch.bfloat16))

@@ -83,9 +83,10 @@ def test_beyond_what_was_measured_rows_are_not_free() -> None:
     assert table.cost_s(16, 160) >= 0.04 - 1e-12
 
 
-def test_steps_that_pruned_rows_are_left_out() -> None:
+def test_steps_that_pruned_rows_or_are_not_typical_are_left_out() -> None:
     table = CostTable()
     table.observe(StepReport(num_rows=8, num_context=80, num_sequences=1, elapsed_s=0.01, num_rows_pruned=3))
+    table.observe(StepReport(num_rows=8, num_context=80, num_sequences=1, elapsed_s=0.9, is_typical=False))
     assert not table
     with pytest.raises(InvalidArgument, match="probe_plan"):
         table.cost_s(1, 1)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.types import SequenceId
+from engine.work import StepResult, Work
 from speculation.cost import CostTable, probe_plan
 from tests.engine.checkpoints import write_checkpoint
 from tests.engine.rig import GREEDY, Model
@@ -62,3 +67,22 @@ def test_the_probes_make_a_table_that_prices_rounds(model: Model) -> None:
     for report in probe_steps(model.engine(), probe_plan(16, 40)):
         cost.observe(report)
     assert 0.0 < cost.cost_s(1, 1) <= cost.cost_s(16, 640)
+
+
+def test_steps_that_are_not_typical_are_no_probes(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: of each shape the first step runs kernel by kernel, and the second is captured."""
+    engine, num_met = model.engine(), Counter[int]()
+    step = engine.step
+
+    def captured_at_the_second(work: Sequence[Work], **named: Any) -> StepResult:
+        result = step(work, **named)
+        num_rows = result.report.num_rows
+        num_met[num_rows] += 1
+        report = dataclasses.replace(result.report, is_typical=num_met[num_rows] > 2)
+        return dataclasses.replace(result, report=report)
+
+    monkeypatch.setattr(engine, "step", captured_at_the_second)
+    reports = list(probe_steps(engine, [(2, 16), (4, 16)], num_times=3))
+    assert [report.num_rows for report in reports] == [2] * 3 + [4] * 3
+    assert all(report.is_typical for report in reports)
+    assert num_met == {16: 1, 2: 5, 4: 5}

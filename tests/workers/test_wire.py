@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -126,4 +127,5 @@ def test_reports_cross_whole() -> None:
     report = StepReport(num_rows=5, num_context=2**40, num_sequences=2, elapsed_s=0.25, num_rows_pruned=1)
     message = report_to_wire(report)
     assert (message.num_rows, message.num_context, message.num_sequences) == (5, 2**40, 2)
-    assert (message.elapsed_s, message.num_rows_pruned) == (0.25, 1)
+    assert (message.elapsed_s, message.num_rows_pruned, message.is_untypical) == (0.25, 1, False)
+    assert report_to_wire(dataclasses.replace(report, is_typical=False)).is_untypical

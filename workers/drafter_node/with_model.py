@@ -32,7 +32,7 @@ def hosted_with_model(
 ) -> Iterator[DrafterNode]:
     """The node of a drafter over this engine; its ranks end with the block."""
     spare_torch_threads()
-    with local_engine(engine) as loaded:
+    with local_engine(engine, gpu_share=_gpu_share(config, engine)) as loaded:
         limits, steps = loaded.engine.limits, list[StepReport]()
         setup = Setup(drafter=DrafterId(name), vocab_size=limits.num_real_tokens, engine=loaded, on_step=steps.append)
         drafter = make_drafter(config.kind, setup)
@@ -49,6 +49,11 @@ def hosted_with_model(
             agreement=drafter.agreement,
             tracing=tracing,
         )
+
+
+def _gpu_share(config: DrafterConfig, engine: EngineConfig) -> float:
+    """What its ranks have of a GPU each; one that asked for none, and yet runs on one, was started there by hand."""
+    return min(config.num_gpus / engine.tensor_parallel, 1.0) or 1.0
 
 
 def speed_of_engine(engine: Engine) -> Speed:

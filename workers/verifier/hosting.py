@@ -19,7 +19,7 @@ __all__ = ["hosted"]
 @contextlib.contextmanager
 def hosted(name: str, engine: EngineConfig, verifier: VerifierConfig) -> Iterator[VerifierNode]:
     """The target with all its ranks, its steps measured, ready to join; the ranks end with the block."""
-    with traced("verifier", name) as tracing, local_engine(engine) as loaded:
+    with traced("verifier", name) as tracing, local_engine(engine, gpu_share=verifier.num_gpus) as loaded:
         hello = hello_of(name, loaded, probe(loaded.engine, SystemClock()))
         pruner = pruner_from(loaded.engine, verifier.max_above)
         yield VerifierNode(loaded.engine, name=name, hello=hello, pruner=pruner, tracing=tracing)

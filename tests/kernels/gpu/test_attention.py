@@ -26,6 +26,7 @@ SHAPES = [  # kv_heads, query heads of each, head_dim, window
     (2, 3, 80, 5),
     (1, 5, 32, 1),
     (1, 7, 96, 0),
+    (1, 2, 256, 0),
     (3, 6, 20, 40),
     (1, 33, 16, 0),  # a group larger than a tile
 ]
@@ -150,9 +151,31 @@ def test_nan_stays_in_the_row_that_sees_it_and_is_seen_there(kind: str) -> None:
 
 def test_shapes_and_types_that_do_not_fit_are_refused() -> None:
     queries, rows, cache = tree_of(num_nodes=3, num_committed=1, key_width=2)
-    with pytest.raises(ValueError, match=r"\[3, a multiple of 32\], got torch.bfloat16 \(2, 32\)"):
+    with pytest.raises(ValueError, match=r"\[3, heads \* head_dim\], got torch.bfloat16 \(2, 32\)"):
         attention(queries[:2], rows, cache, 0, 0)
     with pytest.raises(ValueError, match=r"got torch\.float32"):
         attention(queries.float(), rows, cache, 0, 0)
     with pytest.raises(ValueError, match="window must be"):
         attention(queries, rows, cache, 0, -1)
+
+
+def test_what_a_launch_cannot_do_is_refused() -> None:
+    """Matrices of fewer columns than an instruction takes, and more splits than a launch counts in one dimension."""
+    row = Rows.from_lists(
+        positions=[0],
+        write_slots=[0],
+        num_in_table=[1],
+        table_offsets=[0],
+        tables=[0],
+        tail_offsets=[0, 0],
+        tail_slots=[],
+    )
+    small = KVCache(num_layers=1, num_blocks=1, num_kv_heads=1, head_dim=8, dtype=torch.float32)
+    with interpreter(), pytest.raises(ValueError, match="on a GPU head_dim must be at least 16, got 8"):
+        attention(torch.zeros(1, 8), row, small, 0, 0)
+    assert attention(torch.zeros(1, 8), row, small, 0, 0).shape == (1, 8)
+    cache = KVCache(num_layers=1, num_blocks=1, num_kv_heads=1, head_dim=16, dtype=torch.float32)
+    most = 65_535 * importlib.import_module("kernels.gpu.attention")._SPLIT
+    row.use_tiles(32, dataclasses.replace(row.tiles(rows_per_tile=32), longest=most + 1))
+    with interpreter(), pytest.raises(ValueError, match=f"a row sees at most {most} keys, got {most + 1}"):
+        attention(torch.zeros(1, 16), row, cache, 0, 0)

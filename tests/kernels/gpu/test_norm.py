@@ -56,7 +56,7 @@ def test_shapes_and_types_that_do_not_fit_are_refused() -> None:
     x, weight = normal(2, 8, seed=0), normal(8, seed=1)
     with pytest.raises(ValueError, match=r"float32 \[rows, size\], got torch.bfloat16 \(2, 8\)"):
         rms_norm(x.bfloat16(), weight, EPS, torch.float32)
-    with pytest.raises(ValueError, match=r"weight must be float32 \[8\], got torch.float32 \(7,\)"):
+    with pytest.raises(ValueError, match=r"weight must be contiguous float32 \[8\], got torch.float32 \(7,\)"):
         rms_norm(x, weight[:7], EPS, torch.float32)
-    with pytest.raises(ValueError, match=r"delta must be contiguous float32 \(2, 8\), got torch.float32 \(1, 8\)"):
+    with pytest.raises(ValueError, match=r"delta must be contiguous float32 \[2, 8\], got torch.float32 \(1, 8\)"):
         add_rms_norm(x, x[:1], weight, EPS, torch.float32)

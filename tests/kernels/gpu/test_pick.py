@@ -111,11 +111,53 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     check_limits((0, 1, 2, 3, 4, 5))
 
 
-def test_scaled_logits() -> None:
+def check_thresholds() -> None:
+    """In every bit, below zero too: the 200th largest of 300, and the last of those with 0.9 of the mass."""
+    logits, choices = normal(2, 300, seed=6) - 1.0, [Choice(), Choice()]
+    with interpreter():
+        from kernels.gpu.pick import bring, pick_brought
+
+        limits = np.array([(200, 1.0, 0.0), (0, 0.9, 0.0)])
+        brought = bring(logits, choices, Edits.of(), Allowed.all(), limits, first_token=0)
+        pick_brought(logits, brought, num_top=1, first_token=0)
+    found = brought.asked.choices.view(torch.float32)[:, 5]
+    best, ordered = logits.sort(descending=True).values, logits[1].double().sort(descending=True).values
+    sums = ordered.exp().cumsum(0)
+    expected = [float(best[0, 199]), float(ordered[int((sums < 0.9 * sums[-1]).sum())])]
+    assert max(expected) < 0
+    assert found.tolist() == expected
+
+
+def test_thresholds() -> None:
+    check_thresholds()
+
+
+def test_what_is_asked_lies_at_multiples_of_sixteen_bytes() -> None:
+    """However many edits, masks and limits there are: each other alignment would be another kernel to compile."""
+    logits, choices = torch.zeros(3, SIZE), [Choice()] * 3
+    for count in (1, 2, 3):
+        edits = Edits.of([(0, FIRST + i, 2.0, 0.0) for i in range(count)])
+        allowed = Allowed(rows=np.arange(count), bits=np.zeros((count, 139), np.uint8))
+        with interpreter():
+            from kernels.gpu.pick import bring
+
+            brought = bring(logits, choices, edits, allowed, np.array([(count, 1, 0)] * 3), first_token=FIRST)
+        asked = brought.asked
+        parts = (asked.choices, asked.edit_starts, asked.edit_tokens, asked.edit_values, asked.mask_of, asked.masks)
+        places = [part.data_ptr() for part in (*parts, brought.rows, brought.bounds) if part is not None]
+        assert len(places) == 8
+        assert {(place - places[0]) % 16 for place in places} == {0}
+
+
+def check_scaled_logits() -> None:
     logits, choices, asked = scene()
     with interpreter():
         found = scaled_logits(logits, choices, [2, 0], **asked, first_token=FIRST)
     assert same_bits(found, scaled_logits_reference(logits, choices, [2, 0], **asked, first_token=FIRST))
+
+
+def test_scaled_logits() -> None:
+    check_scaled_logits()
 
 
 def test_penalties_decide_in_this_scene() -> None:

@@ -60,5 +60,5 @@ def test_what_cannot_be_quantised_is_refused() -> None:
         QuantisedLinear(torch.ones(2, 2), "int4")
     with pytest.raises(ValueError, match=r"got torch.int8 \(2, 2\)"):
         QuantisedLinear(torch.ones(2, 2, dtype=torch.int8), "int8")
-    with pytest.raises(ValueError, match=r"rows of 2, got torch.float32 \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"x must be float32 \[rows, 2\], got torch.float32 \(1, 3\)"):
         QuantisedLinear(torch.ones(2, 2), "int8")(torch.ones(1, 3))

@@ -18,6 +18,7 @@ SHAPES = [  # heads, kv_heads, head_dim, whether queries and keys are normed
     (6, 3, 20, False),
     (7, 1, 64, True),
     (2, 2, 128, False),
+    (2, 1, 256, True),
 ]
 
 
@@ -95,11 +96,13 @@ def test_shapes_and_types_that_do_not_fit_are_refused() -> None:
         rotary_into_cache(qkv, rows, cache, 0, cosines=angles, sines=sines, query_norm=None, key_norm=key_norm, eps=EPS)
 
     qkv, angles = torch.zeros(1, 12), torch.zeros(1, 2)
-    with pytest.raises(ValueError, match=r"qkv must be .* \[1, \(heads \+ 2\) \* 4\], got torch.float32 \(1, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"qkv must be \[1, \(heads \+ 2\) \* 4\] with at least one head, got \(1, 8\)"
+    ):
         call(qkv[:, :8], angles, angles)
     with pytest.raises(ValueError, match=r"got torch.float32 \(2, 12\)"):
         call(qkv.expand(2, -1).contiguous(), angles, angles)
-    with pytest.raises(ValueError, match=r"sines must be float32 \[positions, 2\]"):
+    with pytest.raises(ValueError, match=r"sines must be contiguous float32 \[1, 2\], got torch.float32 \(1, 3\)"):
         call(qkv, angles, torch.zeros(1, 3))
-    with pytest.raises(ValueError, match=r"key_norm must be float32 \[4\]"):
+    with pytest.raises(ValueError, match=r"key_norm must be contiguous float32 \[4\]"):
         call(qkv, angles, angles, torch.zeros(5))

@@ -205,7 +205,8 @@ def test_it_says_who_it_is(loaded: LoadedEngine, folder: Path, tmp_path: Path) -
 
 
 def test_probing_takes_no_longer_than_it_may(loaded: LoadedEngine) -> None:
-    assert probe(loaded.engine, SystemClock(), most_s=0.0) == []
+    """Its time begins with the first report, for which a cold GPU may have compiled for long."""
+    assert len(probe(loaded.engine, SystemClock(), most_s=0.0)) == 1
     assert loaded.engine.num_free_blocks == loaded.engine.pool.num_blocks, "nothing of it stays"
 
 
