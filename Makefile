@@ -19,6 +19,10 @@ PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 endif
 
+# Tests start hundreds of processes, each of which would compile our modules anew where the environment forbids to keep
+# them compiled.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test check bench bench-check fuzz soak protos docs clean
 
