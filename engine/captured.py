@@ -149,9 +149,10 @@ class CapturedSteps:
 
     def _is_small(self, rows: Rows, chosen: torch.Tensor) -> bool:
         """Whether so few rows are worth a graph, and are for our own kernels."""
-        if not 0 < rows.count <= MOST_ROWS or not 0 < _power_of_two(chosen.shape[0]) <= self._logits.shape[0]:
+        num_chosen = chosen.shape[0]
+        if not 0 < rows.count <= MOST_ROWS or num_chosen == 0 or _power_of_two(num_chosen) > self._logits.shape[0]:
             return False
-        return chosen.shape[0] > 0 and not (self._cache.prompts is not None and self._cache.prompts.reads(rows))
+        return self._cache.prompts is None or not self._cache.prompts.reads(rows)
 
     def _fits(self, shape: StepShape) -> bool:
         """Whether attention takes all rows at once: how it parts them otherwise follows from the rows of each step."""

@@ -12,7 +12,7 @@ _RUN_AHEAD = 3  # draft nodes for each one that a round may check: those in flig
 
 
 def wish(sequence: RoutedSequence) -> Wish:
-    """What its drafters are to look for now."""
+    """What its drafters are to look for, by how it stands."""
     if sequence.steps is not None:
         return Wish(
             sequence=sequence.id,

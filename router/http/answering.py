@@ -119,9 +119,10 @@ async def whole(front: Front, requests: Sequence[Request], form: Form) -> dict[s
     """The answer once all choices have ended. Whoever gives up waiting ends the requests: it cannot come back."""
     choices = []
     try:
+        # All at once: a request that nobody reads for a while is given up.
+        async for _ in merged([front.read(request, number) for request, number in _choices(requests)]):
+            pass
         for index, (request, number) in enumerate(_choices(requests)):
-            async for _ in front.read(request, number):
-                pass
             answer = request.choices[number].answer
             ended = _ended(answer.ended)
             text = "".join(token.text for token in answer.tokens) + ended.text

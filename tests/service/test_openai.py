@@ -34,10 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def play(folder: Path, scene: Scene) -> None:
+def play(folder: Path, scene: Scene, limits: FrontLimits | None = None) -> None:
     async def run() -> None:
         drafters = {"twin": DrafterConfig(kind="model", engine=engine_of(folder))}
-        async with running_fleet(engine_of(folder), drafters) as fleet:
+        async with running_fleet(engine_of(folder), drafters, limits=limits) as fleet:
             url = f"http://127.0.0.1:{fleet.http_port}"
             async with (
                 openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as official,
@@ -114,6 +114,18 @@ def test_several_prompts_are_as_many_requests(folder: Path) -> None:
         await until(lambda: not fleet.router.scheduler.running)
 
     play(folder, scene)
+
+
+def test_no_prompt_is_given_up_while_another_is_read(folder: Path) -> None:
+    """Their client waits for the whole answer, so each of them has a reader from its beginning on."""
+
+    async def scene(fleet: RunningFleet, official: Any, plain: httpx.AsyncClient) -> None:
+        asked = {"model": "tiny", "max_tokens": 400, "temperature": 0, "extra_body": {"ignore_eos": True}}
+        together = await official.completions.create(prompt=["the cat", "a dog and"], **asked)
+        assert [choice.finish_reason for choice in together.choices] == ["length", "length"]
+        assert together.usage.completion_tokens == 800
+
+    play(folder, scene, FrontLimits(grace_s=0.5))
 
 
 def test_logprobs_add_up(folder: Path) -> None:
