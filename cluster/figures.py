@@ -49,8 +49,8 @@ class RouterFigures:
             return []
 
 
-def worker_figures(name: str, hosted: Hosted) -> Iterator[Figure]:
-    """Of the process that a worker lives in: what nobody else knows."""
+def worker_figures(name: str, hosted: Hosted, *, is_guest: bool = False) -> Iterator[Figure]:
+    """Of a worker and the process that it lives in, unless that is another's: what nobody else knows."""
     state, worker = hosted.state(after=-1, timeout_s=0.0), hosted.worker
     labels = {"worker": name}
     yield Figure(
@@ -69,6 +69,8 @@ def worker_figures(name: str, hosted: Hosted) -> Iterator[Figure]:
             labels=labels,
             value=worker.num_stale,
         )
+    if is_guest:
+        return
     for family in ProcessCollector(registry=None).collect():
         for sample in family.samples:
             yield Figure(

@@ -1,7 +1,7 @@
-"""A worker inside a process of Ray's: its node runs in a thread of its own, and whoever hosts it can ask how it is.
+"""Workers inside a process of Ray's: each node runs in a thread of its own, and whoever hosts it can ask how it is.
 
-The same node as in the processes of `python -m workers.verifier` and `python -m workers.drafter`; only who starts it,
-and who is told when it ends, differs.
+The same nodes as in the processes of `python -m workers.verifier` and `python -m workers.drafter`; only who starts
+them, and who is told when they end, differs.
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import grpc
-import grpc.aio
-
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
-from contracts.errors import InvalidArgument, SpecfleetError
+from contracts.errors import SpecfleetError
 from specfleet.errors import InvalidRequest
-from workers.process import Worker, serve
+from workers.process import Worker, is_final, serve
 
-__all__ = ["Hosted", "HostedState", "drafter", "verifier"]
+__all__ = ["Hosted", "HostedState", "Wire", "drafter", "verifier"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +40,45 @@ class HostedState:
         return asdict(self)
 
 
+class Wire:
+    """The event loop of a process, in a thread of its own. All nodes of the process dial through it: gRPC has one
+    thread for all loops, and with several it wakes each for the others' news."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True, name="wire")
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Until it is through; from any thread but the loop's."""
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def close(self) -> None:
+        """When all nodes have ended."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
 class Hosted:
     """One node: loads, serves, and ends by itself or when told to `leave`."""
 
     def __init__(
-        self, make: Callable[[], AbstractContextManager[Worker]], *, router: str, tls: Path | None = None
+        self,
+        make: Callable[[], AbstractContextManager[Worker]],
+        *,
+        wire: Wire,
+        router: str,
+        tls: Path | None = None,
+        after: Hosted | None = None,
     ) -> None:
-        self._make, self._router, self._tls = make, router, tls
+        """`after` loads first: what a node measures as it loads is not to be about another's loading."""
+        self._make, self._wire, self._router, self._tls, self._after = make, wire, router, tls, after
         self.worker: Worker | None = None
         """Once it is loaded."""
         self._changed = threading.Condition()
         self._state = HostedState(version=0, phase="loading")
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop = asyncio.Event()
+        self._stop, self._is_leaving = asyncio.Event(), False
         threading.Thread(target=self._run, daemon=True, name="node").start()
 
     def state(self, *, after: int, timeout_s: float) -> HostedState:
@@ -67,30 +90,41 @@ class Hosted:
     def leave(self) -> None:
         """Tells the node to finish what it is at and go; one that is loading still will go when it is loaded."""
         with self._changed:
-            if self._loop is None:
-                self._stop.set()
-            elif not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._stop.set)
+            self._is_leaving = True
+        self._wire.loop.call_soon_threadsafe(self._stop.set)
+
+    def wait_until_loaded(self) -> None:
+        """Or until it is known that it never will be."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state.phase != "loading")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or was told to."""
+        with self._changed:
+            return self._is_leaving or self._state.phase in ("left", "refused", "failed")
 
     def _run(self) -> None:
+        if self._after is not None:
+            self._after.wait_until_loaded()
         try:
             with self._make() as worker:
                 self.worker = worker
-                asyncio.run(self._serve(worker))
+                self._wire.run(self._serve(worker))
             self._turn("left")
         except SpecfleetError as error:
             logger.error("%s", error)
-            self._turn("refused" if _is_final(error) else "failed", str(error))
+            self._turn("refused" if is_final(error) else "failed", str(error))
         except InvalidRequest as error:
             logger.error("%s", error.message)
             self._turn("refused", error.message)
         except Exception as error:
             logger.exception("the node failed")
             self._turn("failed", f"{type(error).__name__}: {error}")
+        finally:
+            self.worker = None  # or what it was made of would stay as long as the process
 
     async def _serve(self, worker: Worker) -> None:
-        with self._changed:
-            self._loop = asyncio.get_running_loop()
         self._turn("serving")
         await serve(worker, router=self._router, stop=self._stop, tls=self._tls, on_joined=self._join)
 
@@ -119,14 +153,3 @@ def drafter(name: str, config: DrafterConfig) -> Iterator[Worker]:
 
     with hosted(name, config) as node:
         yield node
-
-
-def _is_final(error: SpecfleetError) -> bool:
-    """Whether it would be the same the next time.
-
-    That a name is taken is not: where one keeps all processes of a fleet, it is taken by the predecessor, which the
-    router has not given up yet.
-    """
-    cause = error.__cause__
-    is_taken = isinstance(cause, grpc.aio.AioRpcError) and cause.code() == grpc.StatusCode.ALREADY_EXISTS
-    return isinstance(error, InvalidArgument) and not is_taken

@@ -16,7 +16,6 @@ __all__ = [
     "Dial",
     "Node",
     "Placement",
-    "as_booked",
     "drafter_placement",
     "drafters_of",
     "misfits",
@@ -29,6 +28,7 @@ VERIFIER = "verifier"
 
 _CPU, _GPU = "CPU", "GPU"
 _DEMO = Path("models/demo")
+_DIGITS = 4  # of an amount, as Ray counts; parts of a GPU that add up to a hair more than 1 would be refused
 _EPSILON = 1e-6  # amounts are fractions that were added up
 
 
@@ -42,7 +42,7 @@ class Dial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """One process of the fleet, and what its place must have.
+    """One worker of the fleet, and what the place of its process must have.
 
     The ranks of a verifier are children of one process (`engine/local_group.py`), which must see all their GPUs: so a
     group is one placement, on one machine, and not one for each rank.
@@ -52,6 +52,10 @@ class Placement:
     amounts: Mapping[str, float]
     """By resource; CPU and GPU are two of them. None is zero."""
     labels: Mapping[str, str]
+    guests: tuple[str, ...] = ()
+    """Drafters that live in this process too; what they need is among the amounts."""
+    is_guest: bool = False
+    """Whether it is one of those, and has no place of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,8 @@ def drafter_placement(name: str, config: DrafterConfig, *, is_local: bool) -> Pl
     """Labels and custom resources tell machines apart; where there is only one, it is the right one."""
     if not is_name(name) or name == VERIFIER:
         raise InvalidArgument(f"the drafter's name is {shown(name)}; it must be {NAME_HELP}, and not {VERIFIER!r}")
+    if config.with_target:
+        return Placement(name=name, amounts={}, labels={}, is_guest=True)
     if config.engine is not None and config.engine.device == "cuda" and config.num_gpus == 0:
         raise ConfigError(
             f"drafter {name} has engine.device 'cuda' and num_gpus 0, which books no GPU for it; num_gpus must be "
@@ -90,14 +96,6 @@ def drafter_placement(name: str, config: DrafterConfig, *, is_local: bool) -> Pl
         )
     amounts = {_CPU: config.num_cpus, _GPU: config.num_gpus, **({} if is_local else config.resources)}
     return Placement(name=name, amounts=_nonzero(amounts), labels={} if is_local else config.labels)
-
-
-def as_booked(config: DrafterConfig) -> DrafterConfig:
-    """The drafter as it is started in its place: one that booked no GPU leaves alone those that it sees there, for Ray
-    hides none from it."""
-    if config.engine is None or config.num_gpus > 0 or config.engine.device != "auto":
-        return config
-    return config.model_copy(update={"engine": config.engine.model_copy(update={"device": "cpu"})})
 
 
 def misfits(wanted: Sequence[Placement], nodes: Sequence[Node]) -> list[str]:
@@ -154,7 +152,7 @@ def _missing(models: Mapping[str, str]) -> str:
 
 def _verifier_placement(config: FleetConfig, *, has_gpus: bool, is_local: bool) -> Placement:
     """A GPU for each rank, or its part of one; or the CPUs that its threads keep busy, where the machine decides, one
-    for each rank."""
+    for each rank. With what the drafters in its process need."""
     of, gpus_each = config.engine, config.verifier.num_gpus
     uses_gpus = of.device == "cuda" or (of.device == "auto" and has_gpus)
     if uses_gpus and gpus_each < 1 and of.tensor_parallel > 1:
@@ -163,8 +161,14 @@ def _verifier_placement(config: FleetConfig, *, has_gpus: bool, is_local: bool) 
             "are on a GPU each, and of several Ray books none in part: one of the two must be 1"
         )
     threads = 1 if uses_gpus or of.num_threads == "auto" else of.num_threads
-    amounts = {_CPU: float(threads * of.tensor_parallel), _GPU: of.tensor_parallel * gpus_each if uses_gpus else 0.0}
-    return Placement(name=VERIFIER, amounts=_nonzero(amounts), labels={} if is_local else config.verifier.labels)
+    guests = {name: guest for name, guest in config.drafters.items() if guest.with_target}
+    gpus = (of.tensor_parallel * gpus_each if uses_gpus else 0.0) + sum(guest.num_gpus for guest in guests.values())
+    amounts = {
+        _CPU: threads * of.tensor_parallel + sum(guest.num_cpus for guest in guests.values()),
+        _GPU: round(gpus, _DIGITS),
+    }
+    labels = {} if is_local else config.verifier.labels
+    return Placement(name=VERIFIER, amounts=_nonzero(amounts), labels=labels, guests=tuple(guests))
 
 
 def _nonzero(amounts: Mapping[str, float]) -> dict[str, float]:

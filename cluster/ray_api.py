@@ -27,14 +27,14 @@ from ray.util.placement_group import PlacementGroup, get_placement_group, placem
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.figures import Figure, worker_figures
-from cluster.hosting import Hosted, drafter, verifier
+from cluster.hosting import Hosted, Wire, drafter, verifier
 from cluster.plan import VERIFIER, Dial, Node, Placement
 from cluster.ray_settings import check_asks_for_token, report_s
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.errors import AlreadyExists, InvalidArgument, Unavailable, shown
 from contracts.logs import settle_logs
 
-__all__ = ["Actor", "Cluster", "Part", "Sighting"]
+__all__ = ["Actor", "Cluster", "Guest", "Part", "Sighting"]
 
 Part = Literal["head", "raylet"]
 """What of Ray a fleet's command cannot do without: the cluster's head, and the raylet of its own machine."""
@@ -49,6 +49,8 @@ _OBJECT_STORE_BYTES = 80 * 2**20  # no object of ours is ever in it; this is the
 _LOCAL_CPUS = 100_000
 _HELD_BY_GROUP = re.compile(r"_group_([0-9]+_)?[0-9a-f]{36}$")
 _NUM_CALLS = 4  # one waits for changes, the others are answered meanwhile
+_NUM_CALLS_A_GUEST = 2
+_ABSENT = "absent"  # a drafter in a process of the target that was started anew
 
 
 class _Gauges:
@@ -64,58 +66,84 @@ class _Gauges:
             gauge.set(figure.value, dict(figure.labels))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lodged:
+    """A node in this process, and what it was made of."""
+
+    hosted: Hosted
+    made_of: str
+
+    def state(self, after: int, timeout_s: float) -> dict[str, Any]:
+        """How it is, with the process that it lives in."""
+        state = self.hosted.state(after=after, timeout_s=timeout_s).to_plain()
+        return {**state, "pid": os.getpid(), "made_of": self.made_of}
+
+
 class _Hosting:
-    """What both actors do. Their classes differ in name alone, for that is what Ray's dashboard shows."""
+    """What both actors do. Their classes differ in name, for that is what Ray's dashboard shows, and in that drafters
+    may live in the target's."""
 
-    _hosted: Hosted
-    _made_of: str
+    def __init__(self, kind: str, name: str) -> None:
+        settle_logs(kind)
+        self._name, self._wire = name, Wire()
+        self._lodged: dict[str, _Lodged] = {}
+        threading.Thread(target=self._publish, daemon=True, name="metrics").start()
 
-    def state(self, after: int) -> dict[str, Any]:
-        """How the node is, as soon as it is not as it was at version `after`; with the process that it lives in, and
-        what it was made of.
-        """
-        state = self._hosted.state(after=after, timeout_s=_WATCH_S).to_plain()
-        return {**state, "pid": os.getpid(), "made_of": self._made_of}
+    def state(self, name: str, after: int) -> dict[str, Any]:
+        """How a node is, as soon as it is not as it was at version `after`."""
+        lodged = self._lodged.get(name)
+        return {"phase": _ABSENT} if lodged is None else lodged.state(after, _WATCH_S)
 
-    def _publish(self, name: str) -> None:
-        """Tells Ray's metrics how it is, for ever, in a thread of its own."""
-
-        def publish() -> None:
-            gauges, every_s = _Gauges(), report_s(os.environ) / 2.0
-            while True:
-                gauges.set(worker_figures(name, self._hosted))
-                time.sleep(every_s)
-
-        threading.Thread(target=publish, daemon=True, name="metrics").start()
-
-    def leave(self) -> None:
-        """Tells the node to go."""
-        self._hosted.leave()
+    def leave(self, name: str) -> None:
+        """Tells a node to go."""
+        if (lodged := self._lodged.get(name)) is not None:
+            lodged.hosted.leave()
 
     def end(self) -> None:
         """Ends the process in a way that Ray takes for an accident, after which it starts another."""
         os._exit(1)
 
+    def _publish(self) -> None:
+        """Tells Ray's metrics how all of it is, for ever."""
+        gauges, every_s = _Gauges(), report_s(os.environ) / 2.0
+        while True:
+            for name, lodged in list(self._lodged.items()):
+                if name != self._name and lodged.hosted.is_over:
+                    continue
+                gauges.set(worker_figures(name, lodged.hosted, is_guest=name != self._name))
+            time.sleep(every_s)
+
 
 class Verifier(_Hosting):
-    def __init__(self, dial: Dial, engine: str, config: str) -> None:
-        self._made_of = _made_of(dial, engine, config)
-        settle_logs("verifier")
+    def __init__(self, dial: Dial, engine: str, config: str, booked: str) -> None:
+        super().__init__("verifier", VERIFIER)
         of = EngineConfig.model_validate(json.loads(engine))
         rounds = VerifierConfig.model_validate(json.loads(config))
-        self._hosted = Hosted(
-            partial(verifier, VERIFIER, of, rounds), router=dial.router, tls=dial.security.tls_of("verifier")
-        )
-        self._publish(VERIFIER)
+        make = partial(verifier, VERIFIER, of, rounds)
+        hosted = Hosted(make, wire=self._wire, router=dial.router, tls=dial.security.tls_of("verifier"))
+        self._lodged[VERIFIER] = _Lodged(hosted=hosted, made_of=_made_of(dial, engine, config, booked))
+        self._loading = threading.Lock()
+
+    def lodge(self, dial: Dial, name: str, config: str) -> dict[str, Any]:
+        """Makes a drafter live here, unless one of that name does; and how it is."""
+        of = DrafterConfig.model_validate(json.loads(config))
+        with self._loading:
+            known = self._lodged.get(name)
+            if known is None or known.hosted.is_over:
+                target = self._lodged[VERIFIER].hosted
+                make, tls = partial(drafter, name, of), dial.security.tls_of("drafter")
+                hosted = Hosted(make, wire=self._wire, router=dial.router, tls=tls, after=target)
+                known = self._lodged[name] = _Lodged(hosted=hosted, made_of=_made_of(dial, name, config))
+        return known.state(-1, 0.0)
 
 
 class Drafter(_Hosting):
     def __init__(self, dial: Dial, name: str, config: str) -> None:
-        self._made_of = _made_of(dial, name, config)
-        settle_logs("drafter")
+        super().__init__("drafter", name)
         of = DrafterConfig.model_validate(json.loads(config))
-        self._hosted = Hosted(partial(drafter, name, of), router=dial.router, tls=dial.security.tls_of("drafter"))
-        self._publish(name)
+        make = partial(drafter, name, of)
+        hosted = Hosted(make, wire=self._wire, router=dial.router, tls=dial.security.tls_of("drafter"))
+        self._lodged[name] = _Lodged(hosted=hosted, made_of=_made_of(dial, name, config))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,15 +158,15 @@ class Sighting:
 
 
 class Actor:
-    """One placed process and the news of it. `made_of` is what it should be made of, where that is to be seen."""
+    """One placed worker and the news of it. `made_of` is what it should be made of, where that is to be seen."""
 
     def __init__(
-        self, name: str, handle: Any, group: PlacementGroup | None, *, is_found: bool = False, made_of: str = ""
+        self, name: str, handle: Any, group: PlacementGroup | None = None, *, is_found: bool = False, made_of: str = ""
     ) -> None:
         self.name, self.is_found = name, is_found
-        self._handle, self._group, self._made_of = handle, group, made_of
-        self._pid, self._version = 0, -1
-        self.news: Any = self._handle.state.remote(-1)
+        self.handle, self._group, self._made_of = handle, group, made_of
+        self._pid, self._version, self._phase = 0, -1, ""
+        self.news: Any = self._first_news()
 
     def read(self) -> Sighting | None:
         """What the news is, once it has come; asks for the next. Nothing when nothing has changed."""
@@ -149,11 +177,14 @@ class Actor:
             if isinstance(error, ActorDiedError):
                 self.news = None
                 return Sighting(phase="gone", reason=_one_line(error))
-            self.news = self._handle.state.remote(-1)
+            self.news = self._first_news()
+            return Sighting(phase="lost")
+        if state["phase"] == _ABSENT:
+            self.news = self._first_news()
             return Sighting(phase="lost")
         is_new = state["pid"] != self._pid or state["version"] != self._version
-        self._pid, self._version = state["pid"], state["version"]
-        self.news = self._handle.state.remote(self._version)
+        self._pid, self._version, self._phase = state["pid"], state["version"], state["phase"]
+        self.news = self.handle.state.remote(self.name, self._version)
         made_of, self._made_of = self._made_of, ""
         if made_of not in ("", state["made_of"]):
             return Sighting(phase="other", pid=state["pid"])
@@ -161,17 +192,41 @@ class Actor:
 
     def leave(self) -> None:
         """Tells its node to go; that it has gone will be news."""
-        self._handle.leave.remote()
+        self.handle.leave.remote(self.name)
 
     def restart(self) -> None:
         """Ends its process, so that Ray starts another."""
-        self._handle.end.remote()
+        self.handle.end.remote()
 
     def remove(self) -> None:
         """Ends it for good and gives up its place."""
-        ray.kill(self._handle, no_restart=True)
+        ray.kill(self.handle, no_restart=True)
         if self._group is not None:
             remove_placement_group(self._group)
+
+    def _first_news(self) -> Any:
+        """Of a process that nothing is known of."""
+        return self.handle.state.remote(self.name, -1)
+
+
+class Guest(Actor):
+    """A drafter in the target's process, which it shares from its start to its end."""
+
+    def __init__(self, name: str, handle: Any, arguments: Sequence[Any]) -> None:
+        self._arguments = arguments
+        super().__init__(name, handle, made_of=_made_of(*arguments))
+
+    def restart(self) -> None:
+        """Starts its node again; the process and the target stay."""
+        self._pid, self.news = 0, self._first_news()
+
+    def remove(self) -> None:
+        """Lets it go, unless it went; the process and the target stay."""
+        if self._phase not in ("left", "refused", "failed"):
+            self.leave()
+
+    def _first_news(self) -> Any:
+        return self.handle.lodge.remote(*self._arguments)
 
 
 class Cluster:
@@ -187,6 +242,8 @@ class Cluster:
         self.logs = str(info.get("session_dir", "")) and f"{info['session_dir']}/logs"
         self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         """This machine's address in the cluster."""
+        self._target: Any = None
+        """The verifier group's actor, once it is placed."""
         self._gauges = _Gauges()
         self._parts: Mapping[Part, str] = {"head": self.address, "raylet": _own_raylet()}
 
@@ -256,13 +313,17 @@ class Cluster:
 
     def place_verifier(self, placement: Placement, engine: EngineConfig, config: VerifierConfig, dial: Dial) -> Actor:
         """The verifier group. Its place stays its own while Ray restarts it."""
-        arguments = (dial, engine.model_dump_json(), config.model_dump_json())
+        booked = json.dumps([sorted(placement.guests), sorted(placement.amounts.items())])
+        arguments = (dial, engine.model_dump_json(), config.model_dump_json(), booked)
         if (found := self.find(VERIFIER, _made_of(*arguments))) is not None:
+            self._target = found.handle
             return found
         group = self._group(placement)
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
         made = self._options(Verifier, placement, scheduling_strategy=strategy)
-        return _actor(VERIFIER, partial(made.remote, *arguments), group)
+        placed = _actor(VERIFIER, partial(made.remote, *arguments), group)
+        self._target = placed.handle
+        return placed
 
     def place_drafter(self, placement: Placement, config: DrafterConfig, dial: Dial) -> Actor:
         """A drafter, wherever there is room for it."""
@@ -271,6 +332,10 @@ class Cluster:
             return found
         made = self._options(Drafter, placement, label_selector=dict(placement.labels))
         return _actor(placement.name, partial(made.remote, *arguments), None)
+
+    def place_guest(self, name: str, config: DrafterConfig, dial: Dial) -> Actor:
+        """A drafter in the target's process."""
+        return Guest(name, self._target, (dial, name, config.model_dump_json()))
 
     def find(self, name: str, made_of: str = "") -> Actor | None:
         """One that outlived whoever placed it, if there can be any."""
@@ -325,7 +390,7 @@ class Cluster:
             num_gpus=placement.amounts.get("GPU", 0.0),
             resources=others,
             max_restarts=-1,
-            max_concurrency=_NUM_CALLS,
+            max_concurrency=_NUM_CALLS + _NUM_CALLS_A_GUEST * len(placement.guests),
             lifetime="detached" if self._outlives else None,
             **more,
         )

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from cluster.backoff import Backoff
 from cluster.child import Child
 from cluster.control import Command
-from cluster.plan import VERIFIER, Dial, Placement, as_booked, drafter_placement, misfits
+from cluster.plan import VERIFIER, Dial, Placement, drafter_placement, misfits
 from cluster.ray_api import Actor, Cluster, Sighting
 from contracts.clock import Clock
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
@@ -67,21 +67,27 @@ class Supervisor:
         self._cluster, self._children = cluster, list(children)
         self._dial, self._is_local, self._say, self._clock = dial, is_local, say, clock
         self._workers: dict[str, _Worker] = {}
+        self._booked: tuple[str, ...] = ()
+        """Drafters for which there is room in the verifier's process."""
 
     # The fleet
 
     def start_verifier(self, placement: Placement, engine: EngineConfig, config: VerifierConfig) -> None:
         """Places the verifier group."""
+        self._booked = placement.guests
         self._start(placement, lambda: self._cluster.place_verifier(placement, engine, config, self._dial))
 
     def start_drafter(self, placement: Placement, config: DrafterConfig, answer: Future[str] | None = None) -> None:
         """Places a drafter."""
-        booked = as_booked(config)
+        booked = config.as_booked
         if booked is not config and any(node.amounts.get("GPU", 0.0) > 0.0 for node in self._cluster.nodes()):
             self._say(
                 f"{placement.name} runs on a CPU: its num_gpus is 0, and device: auto takes no GPU that is not booked"
             )
-        self._start(placement, lambda: self._cluster.place_drafter(placement, booked, self._dial), answer)
+        if placement.is_guest:
+            self._start(placement, lambda: self._cluster.place_guest(placement.name, booked, self._dial), answer)
+        else:
+            self._start(placement, lambda: self._cluster.place_drafter(placement, booked, self._dial), answer)
 
     def dismiss_others(self) -> None:
         """Sends away whoever runs and is none of those that were started here."""
@@ -221,6 +227,8 @@ class Supervisor:
         if was_ordered:
             return
         if name == VERIFIER:
+            for guest in [each for each in self._workers.values() if each.placement.is_guest]:
+                self._forget(guest)
             self._say(f"{name} has left, as it was told to; nothing is generated until the fleet is started again")
         else:
             self._say(f"{name} has left, as it was told to; `python -m cluster add-drafter {name}` brings it back")
@@ -235,6 +243,8 @@ class Supervisor:
                 worker.actor.restart()
             else:
                 self._place_again(worker)
+        elif worker.placement.is_guest:
+            return  # its place is the verifier's, who is seen to by himself
         elif worker.phase == "placing" and worker.again_s is None and now_s >= worker.since_s + _PLACING_S:
             if worker.actor.is_found:  # and does not say what it is made of: it may wait for a place that it never gets
                 self._say(f"{name} was found and says nothing; it is placed anew")
@@ -275,6 +285,13 @@ class Supervisor:
         except ValidationError as error:
             raise InvalidArgument(f"this is no drafter's configuration: {error.errors()[0]['msg']}") from error
         placement = drafter_placement(command.name, config, is_local=self._is_local)
+        if placement.is_guest and VERIFIER not in self._workers:
+            raise Unavailable(f"{command.name} is with_target, and the verifier has left; start the fleet again")
+        if placement.is_guest and command.name not in self._booked:
+            raise InvalidArgument(
+                f"{command.name} is with_target, and the verifier that runs has booked no place for it; the fleet must "
+                "be started with it in its file, or with_target be left out"
+            )
         if reasons := misfits([placement], self._cluster.nodes()):
             raise InvalidArgument("; ".join(reasons))
         self.start_drafter(placement, config, command.answer)

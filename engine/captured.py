@@ -15,6 +15,7 @@ of it, the logits, is copied in its end to a place that no other step writes bef
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ MOST_LOGITS_BYTES = 256 * 2**20
 """Of one step; 512 rows of a vocabulary of 131,072."""
 MOST_GRAPHS = 128
 """Each is a few hundred kernels' arguments, on the host and on the device."""
+_CAPTURING = threading.Lock()
+"""torch waits for the whole device before it captures, which spoils a capture that another thread is at."""
 _LEAST_KEYS = 512
 _LEAST_TABLE_ENTRIES = 64
 
@@ -238,11 +241,11 @@ def capture_graph(run: Callable[[], torch.Tensor], *, pool: Any) -> tuple[Callab
 
     Both on the current stream, which must not be CUDA's default one: a graph's kernels keep the priority of the stream
     that they were captured from, wherever the graph is replayed. What other threads do to the device meanwhile, as
-    NCCL's watchdog or another engine, is no part of it and no error.
+    NCCL's watchdog or another engine, is no part of it and no error, but for capturing too: one at a time does that.
     """
     run()
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.current_stream()
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+    with _CAPTURING, torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         logits = run()
     return graph.replay, logits

@@ -87,6 +87,15 @@ class Drafter(Placed):
     capacity: Annotated[int, Field(ge=1, le=4096)] = 64
     replicas: Annotated[int, Field(ge=0, le=256)] = 1
     autoscaling: Autoscaling | None = None
+    withTarget: Annotated[
+        bool, Field(description="Whether it lives in the verifier's process, and has no pod of its own")
+    ] = False
+    gpuShare: Annotated[
+        float,
+        Field(
+            ge=0, lt=1, multiple_of=0.0001, description="Its part of the verifier's GPU; 0: it runs on the pod's CPUs"
+        ),
+    ] = 0.0
 
 
 class RouterFile(RouterConfig):

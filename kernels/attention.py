@@ -6,8 +6,6 @@ promise it bitwise; native/src/attention.h and the reference each say why.
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import torch
 
 from kernels import gpu, native
@@ -23,8 +21,6 @@ _LEAST_HEAD_DIM_ON_GPU = 16
 """What a matrix instruction takes."""
 _MOST_KEYS_ON_GPU = 65_535 * SPLIT
 """One launch has no more splits in the last of its three dimensions."""
-_checked: WeakKeyDictionary[Rows, int] = WeakKeyDictionary()
-"""For how many blocks rows were found right: once, for all layers."""
 
 
 def attention(
@@ -102,7 +98,7 @@ def _check_for_gpu(rows: Rows, cache: KVCache, group: int) -> None:
 
 def _check_keys(rows: Rows, cache: KVCache) -> None:
     """Refuses keys that are not in the cache, and rows that list more or fewer than they see."""
-    if _checked.get(rows) == cache.num_blocks or rows.count == 0:
+    if (into := ("keys", cache.num_blocks)) in rows.fits or rows.count == 0:
         return
     n, flat = rows.count, rows.host.numpy()
     positions, _, in_table, table_offsets = flat[: 4 * n].reshape(4, n)
@@ -127,7 +123,7 @@ def _check_keys(rows: Rows, cache: KVCache) -> None:
     ):
         if held.size and not 0 <= held.min() <= held.max() < end:
             raise ValueError(f"{name} must be 0 to {end - 1}, got {held.min()} to {held.max()}")
-    _checked[rows] = cache.num_blocks
+    rows.fits.add(into)
 
 
 def attention_reference(

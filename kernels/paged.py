@@ -150,6 +150,8 @@ class Rows:
         self._tiles: dict[int, Tiles] = {}
         self._runs: list[Run] | None = None
         self._changes_in_place = False
+        self.fits: set[tuple[object, ...]] = set()
+        """What these numbers were found to fit into; a layer need not look at what another has looked at."""
 
     @staticmethod
     def from_lists(

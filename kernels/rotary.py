@@ -3,8 +3,6 @@ values into their slots of the cache."""
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import torch
 
 from kernels import gpu, native
@@ -13,9 +11,6 @@ from kernels.norm import rms_norm_reference
 from kernels.paged import BLOCK_TOKENS, KVCache, Rows
 
 __all__ = ["rotary_into_cache", "rotary_into_cache_reference"]
-
-_checked: WeakKeyDictionary[Rows, tuple[int, int]] = WeakKeyDictionary()
-"""For how many positions and slots rows were found right: once, for all layers."""
 
 
 def rotary_into_cache(
@@ -136,7 +131,7 @@ def _checked_heads(
 
 def _check_places(rows: Rows, num_positions: int, num_slots: int) -> None:
     """Refuses positions without an angle and slots outside the cache."""
-    if _checked.get(rows) == (num_positions, num_slots) or rows.count == 0:
+    if (into := ("places", num_positions, num_slots)) in rows.fits or rows.count == 0:
         return
     for name, numbers, end in (
         ("positions", rows.positions.numpy(), num_positions),
@@ -145,7 +140,7 @@ def _check_places(rows: Rows, num_positions: int, num_slots: int) -> None:
         least, most = numbers.min(), numbers.max()
         if least < 0 or most >= end:
             raise ValueError(f"{name} must be 0 to {end - 1}, got {least} to {most}")
-    _checked[rows] = num_positions, num_slots
+    rows.fits.add(into)
 
 
 def _rotated(

@@ -31,6 +31,11 @@ def _run(options: argparse.Namespace, health: Health) -> None:
     if drafter is None:
         known = ", ".join(config.drafters) or "none"
         raise InvalidArgument(f"--name is {shown(options.name)}; drafters of {options.config}: {known}")
+    if drafter.with_target:
+        raise InvalidArgument(
+            f"--name is {shown(options.name)}, which lives with the target, in `python -m workers.verifier`; it must "
+            "be another, or its with_target be left out"
+        )
     with hosted(checked_name(options.alias or options.name), drafter) as node:
         run_worker(node, health, router=router_of(options, config), tls=config.security.tls_of("drafter"))
 

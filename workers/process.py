@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import logging
+import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
+
+import grpc
+import grpc.aio
 
 from contracts.config import FleetConfig
 from contracts.config.names import NAME_HELP, is_name
@@ -23,9 +30,22 @@ from specfleet.errors import InvalidRequest
 from specfleet.health import Health, health_face
 from specfleet.v1 import fleet_pb2
 from workers.inbox import Inbox
-from workers.link import Arrival, Link
+from workers.link import Arrival, Link, delays_s
 
-__all__ = ["Worker", "checked_name", "entry", "parser", "router_of", "run_worker", "serve"]
+__all__ = [
+    "Guest",
+    "Worker",
+    "checked_name",
+    "entry",
+    "is_final",
+    "parser",
+    "router_of",
+    "run_worker",
+    "serve",
+    "serve_with_guests",
+]
+
+logger = logging.getLogger(__name__)
 
 _LEAVE_S = 2.0
 _BEAT_S = 1.0
@@ -59,6 +79,14 @@ class Worker(Protocol):
     def run(self, inbox: Inbox[Arrival]) -> None:
         """Does what arrives; returns when the inbox is closed, or when it was told to drain and is through."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A worker that lives in another's process, and the certificates with which it dials."""
+
+    worker: Worker
+    tls: Path | None
 
 
 def entry(kind: str, main: Callable[[argparse.Namespace, Health], None], arguments: argparse.Namespace) -> int:
@@ -101,7 +129,9 @@ def router_of(arguments: argparse.Namespace, config: FleetConfig) -> str:
     return str(arguments.router or f"{config.router.host}:{config.router.grpc_port}")
 
 
-def run_worker(worker: Worker, health: Health, *, router: str, tls: Path | None = None) -> None:
+def run_worker(
+    worker: Worker, health: Health, *, router: str, tls: Path | None = None, guests: Sequence[Guest] = ()
+) -> None:
     """Serves until a signal says otherwise."""
 
     def join(is_joined: bool) -> None:
@@ -113,11 +143,33 @@ def run_worker(worker: Worker, health: Health, *, router: str, tls: Path | None 
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         beating = asyncio.create_task(_beat(health))
         try:
-            await serve(worker, router=router, stop=stop, tls=tls, on_joined=join)
+            await serve_with_guests(worker, guests, router=router, stop=stop, tls=tls, on_joined=join)
         finally:
             beating.cancel()
 
     asyncio.run(run())
+
+
+async def serve_with_guests(
+    worker: Worker,
+    guests: Sequence[Guest],
+    *,
+    router: str,
+    stop: asyncio.Event,
+    tls: Path | None = None,
+    on_joined: Callable[[bool], None] | None = None,
+) -> None:
+    """As `serve`. Guests are there as long as the worker is, at most: one that fails ends all, to be started again with
+    them, and one that is refused or told to leave is missed by nobody."""
+    visits = [asyncio.create_task(_visit(guest, router, stop)) for guest in guests]
+    try:
+        await serve(worker, router=router, stop=stop, tls=tls, on_joined=on_joined)
+    finally:
+        stop.set()
+        ends = await asyncio.gather(*visits, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
 
 
 async def serve(
@@ -155,6 +207,35 @@ async def serve(
     for result in results:
         if isinstance(result, Exception):
             raise result
+
+
+def is_final(error: SpecfleetError) -> bool:
+    """Whether it would be the same the next time.
+
+    That a name is taken is not: where one keeps all processes of a fleet, it is taken by the predecessor, which the
+    router has not given up yet.
+    """
+    cause = error.__cause__
+    is_taken = isinstance(cause, grpc.aio.AioRpcError) and cause.code() == grpc.StatusCode.ALREADY_EXISTS
+    return isinstance(error, InvalidArgument) and not is_taken
+
+
+async def _visit(guest: Guest, router: str, stop: asyncio.Event) -> None:
+    """Serves a guest; `stop` is for all of the process, and set where a guest fails."""
+    pauses_s = delays_s(random.Random())
+    while not stop.is_set():
+        try:
+            await serve(guest.worker, router=router, stop=stop, tls=guest.tls)
+            return
+        except InvalidArgument as error:
+            if is_final(error):
+                logger.error("%s is refused, and stays so: %s", guest.worker.name, error)
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), next(pauses_s))
+        except BaseException:
+            stop.set()
+            raise
 
 
 async def _beat(health: Health) -> None:

@@ -1,4 +1,5 @@
-"""Kernels, engine and Hugging Face on one GPU, in one table. Without a GPU it measures nothing, and says so."""
+"""Kernels, engine, Hugging Face, and a target beside a drafter on one GPU, in one table. Without a GPU it measures
+nothing, and says so."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.gpu import engine, kernels
+from benchmarks.gpu import engine, kernels, sharing
 from benchmarks.gpu.ceilings import measure_ceilings
 from benchmarks.gpu.table import HEADER, Row
 from benchmarks.kernels.case import LARGE
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     tables = [kernels.rows(LARGE, "cuda", partial(kernels.timed, ceilings=ceilings))]
     if not options.kernels_only:
         tables.append(engine.rows(engine.LLAMA_8B, context=options.context, bytes_per_s=ceilings.bytes_per_s))
+        tables.append(sharing.rows(engine.LLAMA_8B, context=options.context))
     complaints = print_table(row for rows in tables for row in rows)
     print("\n" + ("\n".join(f"WRONG: {complaint}" for complaint in complaints) or "all kernels are right"))
     return 1 if complaints else 0

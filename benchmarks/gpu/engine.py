@@ -22,7 +22,7 @@ from engine.engine import Engine
 from engine.executor import Executor
 from engine.model_config import ModelConfig
 from engine.ranks import SingleRank
-from engine.streams import plain_stream
+from engine.streams import EngineStream, plain_stream
 from engine.topology import Shard
 from engine.weights import load_weights
 from engine.work import Verify
@@ -30,12 +30,16 @@ from kernels.paged import BLOCK_TOKENS, KVCache
 
 __all__ = [
     "LLAMA_8B",
+    "NUM_ROWS",
     "SEQUENCE_COUNTS",
     "Measured",
+    "give_back",
     "measure",
     "measure_transformers",
+    "prompt",
     "random_engine",
     "rows",
+    "sequences_of",
     "transformers_model",
 ]
 
@@ -87,8 +91,10 @@ class _RandomTensors:
         return whole[rows or slice(None), columns or slice(None)]
 
 
-def random_engine(shape: Mapping[str, Any], *, device: str, num_sequences: int, context: int) -> Engine:
-    """Room for so many sequences that begin with `context` tokens."""
+def random_engine(
+    shape: Mapping[str, Any], *, device: str, num_sequences: int, context: int, stream: EngineStream | None = None
+) -> Engine:
+    """Room for so many sequences that begin with `context` tokens; on a plain stream unless another is given."""
     config = ModelConfig.parse(shape)
     shard = Shard(config=config, rank=0, num_ranks=1)
     tensors = cast(Checkpoint, _RandomTensors(device))
@@ -109,7 +115,7 @@ def random_engine(shape: Mapping[str, Any], *, device: str, num_sequences: int, 
         num_threads=1,
         num_real_tokens=config.vocab_size,
         compiled=CapturedSteps.build(weights, ranks, cache),
-        stream=plain_stream(device) if device != "cpu" else None,
+        stream=stream or (plain_stream(device) if device != "cpu" else None),
     )
     identity = ModelIdentity(
         name="random",
@@ -131,7 +137,7 @@ def measure(engine: Engine, *, num_sequences: int, context: int, num_rounds: int
     opened = list[SequenceId]()
     try:
         for index, sequence in enumerate(sequences):
-            engine.open(sequence, _prompt(index, engine.identity.vocab_size, context), SamplingParams())
+            engine.open(sequence, prompt(index, engine.identity.vocab_size, context), SamplingParams())
             opened.append(sequence)
             while engine.num_pending(sequence) > _MAX_BATCH_ROWS:
                 engine.step([Verify(sequence=sequence, num_pending=_MAX_BATCH_ROWS)])
@@ -185,7 +191,7 @@ def measure_transformers(model: Any, *, num_sequences: int, context: int, num_ro
     """Median seconds of a step of transformers' own model in the same shape and type, over as many sequences."""
     import transformers
 
-    prompts = [_prompt(index, model.config.vocab_size, context) for index in range(num_sequences)]
+    prompts = [prompt(index, model.config.vocab_size, context) for index in range(num_sequences)]
     times = []
     with torch.inference_mode():
         cache = transformers.DynamicCache()
@@ -205,7 +211,8 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - started_s
 
 
-def _prompt(index: int, vocab_size: int, context: int) -> list[int]:
+def prompt(index: int, vocab_size: int, context: int) -> list[int]:
+    """Any tokens, the same every time."""
     generator = torch.Generator().manual_seed(index)
     tokens: list[int] = torch.randint(1, vocab_size, (context,), generator=generator).tolist()
     return tokens
@@ -228,20 +235,20 @@ def rows(
             try:
                 found = measure(ours, num_sequences=count, context=context, num_rounds=num_rounds)
             except Exception as error:  # noqa: BLE001  # one number of sequences says nothing of the others
-                yield failed("engine", _sequences(count), error)
+                yield failed("engine", sequences_of(count), error)
                 continue
             measured[count] = found
             yield from _rows_of(found, bytes_per_s)
         del ours
     except Exception as error:  # noqa: BLE001  # nor the engine of transformers
         yield failed("engine", "its weights and cache", error)
-    _give_back(device)
+    give_back(device)
     yield from _rows_of_transformers(shape, measured, context, device, counts, num_rounds)
 
 
 def _rows_of(x: Measured, bytes_per_s: float) -> Iterator[Row]:
     """A tree has the floor of a plain step: what it reads is the same."""
-    name, floor_s = _sequences(x.num_sequences), x.num_bytes / bytes_per_s
+    name, floor_s = sequences_of(x.num_sequences), x.num_bytes / bytes_per_s
     yield Row(part="engine", name=f"{name}, plain", elapsed_s=x.plain_s, floor_s=floor_s)
     yield Row(
         part="engine",
@@ -269,7 +276,7 @@ def _rows_of_transformers(
         yield failed("transformers", "its weights", error)
         return
     for count in counts:
-        name = f"{_sequences(count)}, plain"
+        name = f"{sequences_of(count)}, plain"
         try:
             elapsed_s = measure_transformers(model, num_sequences=count, context=context, num_rounds=num_rounds)
         except Exception as error:  # noqa: BLE001  # the same for one number
@@ -277,13 +284,15 @@ def _rows_of_transformers(
         else:
             beside = f"{elapsed_s / ours[count].plain_s:.2f} times ours" if count in ours else "ours not measured"
             yield Row(part="transformers", name=name, elapsed_s=elapsed_s, beside=beside)
-        _give_back(device)
+        give_back(device)
 
 
-def _sequences(count: int) -> str:
+def sequences_of(count: int) -> str:
+    """In words."""
     return f"{count} sequence{'s' if count > 1 else ''}"
 
 
-def _give_back(device: str) -> None:
+def give_back(device: str) -> None:
+    """Memory that nobody holds any more."""
     if device == "cuda":
         torch.cuda.empty_cache()

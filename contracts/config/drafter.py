@@ -64,6 +64,13 @@ class DrafterConfig(ConfigModel):
             "NAME-1 and so on. 0: none, for all of them are started elsewhere",
         ),
     ] = 1
+    with_target: Annotated[
+        bool,
+        Field(
+            description="Whether it lives in the target's process, on a stream of its own of the target's GPU, and not "
+            "in a process and a place of its own. For kind model, on one rank, beside a target of one rank"
+        ),
+    ] = False
     num_cpus: Annotated[
         float,
         Field(ge=0, le=1024, description="CPUs that its place must have free, in fractions where it shares one"),
@@ -94,3 +101,44 @@ class DrafterConfig(ConfigModel):
         if self.kind != "model" and self.engine is not None:
             raise ValueError(f"kind is '{self.kind}' and engine is given; it must be left out, or kind be 'model'")
         return self
+
+    @model_validator(mode="after")
+    def _check_with_target(self) -> Self:
+        """`with_target` is for one model on one rank, and leaves no place to choose."""
+        if not self.with_target:
+            return self
+        if self.engine is None:
+            raise ValueError(f"with_target is true and kind is '{self.kind}'; only kind model gains by it")
+        if self.engine.tensor_parallel != 1:
+            raise ValueError(
+                f"with_target is true and engine.tensor_parallel is {self.engine.tensor_parallel}; it must be 1, for "
+                "other ranks would be processes of their own"
+            )
+        if self.engine.device == "cuda" and self.num_gpus == 0:
+            raise ValueError(
+                "with_target is true, engine.device 'cuda' and num_gpus 0; num_gpus must be above 0, which is its part "
+                "of the target's GPU, or engine.device auto or cpu"
+            )
+        if self.engine.device == "cpu" and self.num_gpus > 0:
+            raise ValueError(
+                f"with_target is true, engine.device 'cpu' and num_gpus {self.num_gpus:g}; num_gpus must be 0, for "
+                "that part of the target's GPU would be nobody's, or engine.device auto or cuda"
+            )
+        if self.replicas != 1:
+            raise ValueError(
+                f"with_target is true and replicas is {self.replicas}; it must be 1, for the target has one process"
+            )
+        if self.labels or self.resources:
+            raise ValueError(
+                "with_target is true and labels or resources are given; they must be left out, for its place is the "
+                "target's"
+            )
+        return self
+
+    @property
+    def as_booked(self) -> DrafterConfig:
+        """The drafter as it is started in its place: one that booked no GPU leaves alone those that it sees there, for
+        nobody hides them from it."""
+        if self.engine is None or self.num_gpus > 0 or self.engine.device != "auto":
+            return self
+        return self.model_copy(update={"engine": self.engine.model_copy(update={"device": "cpu"})})

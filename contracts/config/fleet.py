@@ -20,6 +20,8 @@ from contracts.config.yaml import read_yaml
 from contracts.errors import ConfigError, shown
 
 TEXT_NAME = "config"
+MOST_GUESTS = 8
+"""Drafters in the target's process."""
 
 
 class FleetConfig(ConfigModel):
@@ -65,6 +67,29 @@ class FleetConfig(ConfigModel):
                     f"drafters has the names {other!r}, with replicas, and {name!r}, which one of these may have; one "
                     "of the two must be another name"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_guests(self) -> Self:
+        """Drafters `with_target` are few, and beside a target of one rank."""
+        guests = [name for name, of in self.drafters.items() if of.with_target]
+        if guests and self.engine.tensor_parallel != 1:
+            raise ValueError(
+                f"drafters.{guests[0]}.with_target is true and engine.tensor_parallel is "
+                f"{self.engine.tensor_parallel}; one of the two must be left out, for a group is several processes"
+            )
+        if len(guests) > MOST_GUESTS:
+            raise ValueError(
+                f"{len(guests)} drafters are with_target; at most {MOST_GUESTS} may be, for all of them and the target "
+                "share one Python"
+            )
+        parts = [self.verifier.num_gpus, *(self.drafters[name].num_gpus for name in guests)]
+        if guests and sum(parts) > 1.0 + 1e-6 and any(parts[1:]):
+            shares = ", ".join(f"{part:g}" for part in parts)
+            raise ValueError(
+                f"verifier.num_gpus and the num_gpus of drafters with_target are {shares}; together they must be at "
+                "most 1, for all are on one GPU"
+            )
         return self
 
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu import engine, kernels
+from benchmarks.gpu import engine, kernels, sharing
 from benchmarks.gpu.__main__ import NOT_MEASURED, main, print_table
 from benchmarks.gpu.ceilings import Ceilings, num_copies
 from benchmarks.gpu.table import HEADER, Row
 from benchmarks.kernels import swiglu
 from benchmarks.kernels.case import TINY, GpuCase, Sizes
+from engine.engine import Engine
 from tests.kernels.gpu.interpreter import interpreter
 
 SHAPE = {
@@ -143,6 +144,29 @@ def test_the_engine_and_transformers_are_rows_of_the_same_table() -> None:
     ]
     assert [row.complaint for row in rows] == [None] * 6
     assert [row.beside.split(" ", 1)[1] for row in rows if row.beside] == ["times plain"] * 2 + ["times ours"] * 2
+
+
+def test_a_target_beside_a_drafter_is_a_row_for_each_arrangement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two threads on the CPU; an arrangement whose drafter fails is a row that says so."""
+
+    def measured() -> list[Row]:
+        return list(sharing.rows(SHAPE, SHAPE, context=20, device="cpu", counts=(1, 2), num_rounds=1))
+
+    rows = measured()
+    assert [row.name for row in rows] == [
+        f"{count}, 8 rows each, {how.name}" for how in sharing.ARRANGEMENTS for count in ("1 sequence", "2 sequences")
+    ]
+    assert [row.complaint for row in rows] == [None] * 6
+    assert all("times alone; the drafter's step" in row.beside for row in rows)
+
+    def broken(drafter: Engine, context: int) -> Iterator[float]:
+        yield from [1.0] * sharing.NUM_STEPS
+        raise RuntimeError("a launch failed")
+
+    monkeypatch.setattr(sharing, "steps_s", broken)
+    assert [row.complaint for row in measured()] == [
+        f"sharing, {how.name}: RuntimeError: a launch failed" for how in sharing.ARRANGEMENTS
+    ]
 
 
 def test_an_engine_that_fails_once_goes_on_and_transformers_too(monkeypatch: pytest.MonkeyPatch) -> None:

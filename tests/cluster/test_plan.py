@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from cluster.plan import (
     Node,
     Placement,
-    as_booked,
     drafter_placement,
     drafters_of,
     misfits,
@@ -83,13 +82,42 @@ def drafter(device: str, num_gpus: float) -> DrafterConfig:
 
 def test_a_drafter_that_booked_no_gpu_runs_on_a_cpu() -> None:
     """Ray hides no GPU from it, and the verifier plans with the memory of its own."""
-    booked = as_booked(drafter("auto", 0.0))
+    booked = drafter("auto", 0.0).as_booked
     assert booked == drafter("cpu", 0.0)
     for config in (drafter("auto", 0.25), drafter("cpu", 0.0), DrafterConfig(kind="recycling")):
-        assert as_booked(config) is config
+        assert config.as_booked is config
     with pytest.raises(ConfigError, match=r"drafter small has engine\.device 'cuda' and num_gpus 0, which books no"):
         drafter_placement("small", drafter("cuda", 0.0), is_local=True)
     assert drafter_placement("small", drafter("cuda", 0.25), is_local=True).amounts == {"CPU": 1.0, "GPU": 0.25}
+
+
+def test_the_verifiers_place_is_that_of_the_drafters_in_its_process_too() -> None:
+    engine = {"model": "m", "device": "cuda"}
+    config = FleetConfig.model_validate(
+        {
+            "engine": {"model": "target", "device": "cuda"},
+            "verifier": {"num_gpus": 0.75, "labels": {"zone": "b"}},
+            "drafters": {
+                "near": {"kind": "model", "engine": engine, "with_target": True, "num_gpus": 0.25, "num_cpus": 0.5},
+                "far": {"kind": "recycling"},
+            },
+        }
+    )
+    verifier, near, far = placements(config, has_gpus=True, is_local=False)
+    assert (verifier.amounts, verifier.labels, verifier.guests) == ({"CPU": 1.5, "GPU": 1.0}, {"zone": "b"}, ("near",))
+    assert near == Placement(name="near", amounts={}, labels={}, is_guest=True)
+    assert far == place("far", CPU=1.0)
+
+
+def test_parts_of_a_gpu_that_add_up_to_one_are_one() -> None:
+    """Ray wants more than 1 to be whole."""
+    shares = (0.06, 0.27, 0.28, 0.28)
+    assert sum(shares) + 0.11 > 1.0
+    guest = {"kind": "model", "engine": {"model": "m"}, "with_target": True}
+    drafters = {f"g{index}": {**guest, "num_gpus": share} for index, share in enumerate(shares)}
+    engine = {"model": "target", "device": "cuda"}
+    config = FleetConfig.model_validate({"engine": engine, "verifier": {"num_gpus": 0.11}, "drafters": drafters})
+    assert placements(config, has_gpus=True, is_local=True)[0].amounts["GPU"] == 1.0
 
 
 def test_drafters_ask_for_what_their_configuration_says_and_come_after_the_verifier() -> None:

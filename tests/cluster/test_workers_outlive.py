@@ -150,10 +150,12 @@ def test_workers_outlive_their_supervisor_and_the_next_one_finds_them(
 ) -> None:
     of, loop = around
     twin = {"kind": "model", "engine": of.engine, "labels": PLACE, "replicas": 2, "num_cpus": 0.5}
-    of.write(twin=twin)
-    names = ("verifier", "lookup", "twin-0", "twin-1")
+    guest = {"kind": "model", "engine": of.engine, "with_target": True, "num_cpus": 0.5}
+    of.write(twin=twin, guest=guest)
+    names = ("verifier", "lookup", "twin-0", "twin-1", "guest")
     with of.up() as first:
         pids = {name: first.pid_of(name) for name in names}
+        assert pids["guest"] == pids["verifier"]
 
         async def lose_the_supervisor_and_then_a_worker() -> None:
             left = Path(running_record(of.state / "specfleet").control).parent
@@ -170,17 +172,18 @@ def test_workers_outlive_their_supervisor_and_the_next_one_finds_them(
         assert {pids["verifier"], pids["lookup"], pids["twin-0"]} < of.workers()
 
     spare = {"kind": "recycling", "labels": PLACE, "num_cpus": 0.5}
-    of.write(twin={**twin, "replicas": 1}, spare=spare)
+    of.write(twin={**twin, "replicas": 1}, spare=spare, guest=guest)
     with of.up() as second:
-        assert {second.pid_of("verifier"), second.pid_of("lookup")} == {pids["verifier"], pids["lookup"]}
+        for name in ("verifier", "lookup", "guest"):
+            assert second.pid_of(name) == pids[name]
         for name in ("twin-0", "twin-1"):  # which are none of the file's any more: there is one, and called twin
             second.said(f"{name} is removed")
         assert second.pid_of("twin") not in pids.values()
         second.pid_of("spare")
         until(lambda: len(of.workers()) == 4, "there are as many as the file says")
-        loop.run(until_quiet(of.router.address, num_drafters=3))
+        loop.run(until_quiet(of.router.address, num_drafters=4))
         big = {"kind": "recycling", "labels": PLACE, "num_cpus": 7.5}
-        of.write(twin={**twin, "replicas": 1}, spare=spare, big=big)
+        of.write(twin={**twin, "replicas": 1}, spare=spare, big=big, guest=guest)
         adding = subprocess.Popen(
             [sys.executable, "-m", "cluster", "add-drafter", "big", "-c", str(of.file)],
             cwd=CHECKOUT,
@@ -191,20 +194,46 @@ def test_workers_outlive_their_supervisor_and_the_next_one_finds_them(
     assert adding.wait(PATIENCE_S) == 1
 
     assert len(of.workers()) == 4, "a supervisor that is told to end leaves them"
-    of.write(twin={**twin, "replicas": 1, "capacity": 7}, big={**big, "num_cpus": 0.5})
+    changed = {"twin": {**twin, "replicas": 1, "capacity": 7}, "guest": {**guest, "capacity": 7}}
+    of.write(**changed, big={**big, "num_cpus": 0.5})
     with of.up() as third:
-        third.said("twin runs with other settings than the file's, and is replaced")
+        for name in ("twin", "guest"):
+            third.said(f"{name} runs with other settings than the file's, and is replaced")
         third.said("spare is removed")
         third.said("big was found and says nothing; it is placed anew")
-        assert third.pid_of("verifier") == pids["verifier"]
+        assert third.pid_of("verifier") == third.pid_of("guest") == pids["verifier"]
         assert third.pid_of("twin") != second.pid_of("twin")
         more = command(of.state, "add-drafter", "lookup-7", "-c", str(of.file))
         assert (more.returncode, more.stdout) == (0, "lookup-7 has joined\n"), more.stderr
+        check_a_guest_comes_and_goes(of, third)
         down = command(of.state, "down")
         assert (down.returncode, third.ended()) == (0, 0), down.stderr
         until(lambda: not of.workers(), "no worker is left")
     assert outcome.num_requests == 32
     check_logs(of.folder)
+
+
+def check_a_guest_comes_and_goes(of: Around, fleet: RunningFleet) -> None:
+    """By itself when it is told to, and with the target's process when that is lost."""
+    num_lines, before = len(fleet.lines), fleet.pid_of("verifier")
+    for order, said in (("remove-drafter", "guest is removed\n"), ("add-drafter", "guest has joined\n")):
+        file = ("-c", str(of.file)) if order == "add-drafter" else ()
+        done = command(of.state, order, "guest", *file)
+        assert (done.returncode, done.stdout) == (0, said), done.stderr
+    assert fleet.pid_of("guest", since=num_lines) == before
+
+    content = json.loads(of.file.read_text())
+    content["drafters"]["late"] = content["drafters"]["guest"]
+    of.file.write_text(json.dumps(content))
+    done = command(of.state, "add-drafter", "late", "-c", str(of.file))
+    assert done.returncode == 1
+    assert "late is with_target, and the verifier that runs has booked no place for it" in done.stderr
+
+    num_lines = len(fleet.lines)
+    os.kill(before, signal.SIGKILL)
+    fleet.said("guest lost its process", since=num_lines)
+    after = fleet.pid_of("verifier", since=num_lines)
+    assert fleet.pid_of("guest", since=num_lines) == after != before
 
 
 def check_logs(folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.config import DrafterConfig, FleetConfig, RouterConfig, load_config
+from contracts.config import DrafterConfig, EngineConfig, FleetConfig, RouterConfig, load_config
 from contracts.config.drafter import OwnKind
 from contracts.errors import ConfigError
 from workers.drafters.registry import KINDS, MODEL_KINDS
@@ -136,3 +136,45 @@ STORES += ["redis+sentinel://h,i:1/name/0", "rediss+sentinel://:word@h:1/name", 
 @pytest.mark.parametrize("url", STORES)
 def test_stores_that_there_are(url: str) -> None:
     assert load_config(ENGINE + f"store: {{url: '{url}'}}").store.url == url
+
+
+GUEST = "  g{0}: {{kind: model, with_target: true, engine: {{model: m{1}}}{2}}}\n"
+
+
+def guests(*, engine: str = "", more: str = "", of_target: str = "", count: int = 1, verifier: str = "") -> str:
+    """The text of a fleet with drafters in the target's process."""
+    drafters = "".join(GUEST.format(number, engine, more) for number in range(count))
+    return f"engine: {{model: target{of_target}}}\nverifier: {{{verifier}}}\ndrafters:\n{drafters}"
+
+
+def test_drafters_in_the_targets_process_share_its_gpu() -> None:
+    config = load_config(guests(count=2, more=", num_gpus: 0.1", verifier="num_gpus: 0.8"))
+    assert [of.with_target for of in config.drafters.values()] == [True, True]
+    assert load_config(guests(count=8)).drafters["g7"].as_booked.engine == EngineConfig(model="m", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            ENGINE + "drafters: {a: {kind: stand, with_target: true}}",
+            "drafters.a: with_target is true and kind is 'stand'",
+        ),
+        (guests(engine=", tensor_parallel: 2"), "with_target is true and engine.tensor_parallel is 2; it must be 1"),
+        (guests(engine=", device: cuda"), "engine.device 'cuda' and num_gpus 0; num_gpus must be above 0"),
+        (
+            guests(engine=", device: cpu", more=", num_gpus: 0.3"),
+            "engine.device 'cpu' and num_gpus 0.3; num_gpus must be 0",
+        ),
+        (guests(more=", replicas: 0"), "with_target is true and replicas is 0; it must be 1"),
+        (guests(more=", labels: {a: b}"), "labels or resources are given; they must be left out"),
+        (guests(of_target=", tensor_parallel: 2"), "drafters.g0.with_target is true and engine.tensor_parallel is 2"),
+        (guests(count=9), "9 drafters are with_target; at most 8 may be"),
+        (guests(more=", num_gpus: 0.3", verifier="num_gpus: 0.8"), "are 0.8, 0.3; together they must be at most 1"),
+        (guests(more=", num_gpus: 0.3"), "are 1, 0.3; together they must be at most 1"),
+    ],
+)
+def test_what_cannot_live_in_the_targets_process_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(text)
+    assert expected in str(refused.value)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,6 +263,38 @@ def test_a_graph_is_captured_from_the_engines_stream(monkeypatch: pytest.MonkeyP
     capture_graph(run, pool=pool)
     assert ran_under == [0, 1]
     assert asked == [{"pool": pool, "stream": current, "capture_error_mode": "thread_local"}]
+
+
+def test_two_engines_of_a_process_capture_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_inside, seen, is_at_the_door = 0, list[int](), threading.Event()
+
+    @contextlib.contextmanager
+    def graph(graph: object, **named: object) -> Iterator[None]:
+        nonlocal num_inside
+        num_inside += 1
+        yield
+        seen.append(num_inside)
+        num_inside -= 1
+
+    monkeypatch.setattr("torch.cuda.current_stream", lambda: None)
+    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=None))
+    monkeypatch.setattr("torch.cuda.graph", graph)
+
+    def first() -> torch.Tensor:
+        if num_inside:
+            other.start()
+            assert is_at_the_door.wait(60)
+            time.sleep(0.05)  # in which the other would go in if it could
+        return torch.zeros(1)
+
+    def second() -> torch.Tensor:
+        is_at_the_door.set()
+        return torch.zeros(1)
+
+    other = threading.Thread(target=capture_graph, args=(second,), kwargs={"pool": None})
+    capture_graph(first, pool=None)
+    other.join(60)
+    assert seen == [1, 1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here that could capture")

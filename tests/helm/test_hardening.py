@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from contracts.config import load_config
 from specfleet.health import READY
 from tests.helm.chart import EXAMPLES, LEAST, Manifest, Rendered, Renderer
 
@@ -16,6 +17,7 @@ DRAFTERS = {
     "a": {"kind": "recycling", "replicas": 2},
     "b": {"kind": "model", "engine": {"model": "m"}, "gpus": 1},
     "c": {"kind": "stand", "autoscaling": {"min": 1, "max": 2}},
+    "d": {"kind": "model", "engine": {"model": "m"}, "withTarget": True},
 }
 EVERYTHING: dict[str, Any] = {
     **LEAST,
@@ -73,7 +75,9 @@ def container_faults(owner: str, container: Manifest, spec: Manifest) -> Iterato
     if missing := mounts.keys() - {volume["name"] for volume in spec["volumes"]} - {"data"}:
         yield f"{owner} mounts {', '.join(missing)}, which is no volume"
     for name, mount in mounts.items():
-        if name in ("tls", "keys", "store", "store-ca", "fleet", "hub", "password") and not mount.get("readOnly"):
+        if name in ("tls", "tls-drafter", "keys", "store", "store-ca", "fleet", "hub", "password") and not mount.get(
+            "readOnly"
+        ):
             yield f"{owner} may write {name}"
     for variable in container.get("env", []):
         if "value" in variable and "TOKEN" in variable["name"] and not variable["name"].endswith("_PATH"):
@@ -81,18 +85,20 @@ def container_faults(owner: str, container: Manifest, spec: Manifest) -> Iterato
 
 
 def test_each_process_has_the_certificates_of_its_own_role(rendered: Rendered) -> None:
-    shown = {}
-    for owner, container, spec in rendered.containers():
+    """And the target's, where drafters live in it, of theirs."""
+    shown: dict[str, set[str]] = {}
+    for _, container, spec in rendered.containers():
         for mount in container["volumeMounts"]:
-            if mount["name"] == "tls":
-                secret = next(volume["secret"]["secretName"] for volume in spec["volumes"] if volume["name"] == "tls")
+            if mount["name"].startswith("tls"):
+                (volume,) = (volume for volume in spec["volumes"] if volume["name"] == mount["name"])
                 # A node of Ray's has the certificates of the actors that its labels let in.
                 part = spec["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"][PART]
-                shown[owner] = (part, mount["mountPath"], secret)
-    assert {name for name, _, _ in shown.values()} == {"router", "verifier", "drafter"}
-    for name, path, secret in shown.values():
-        assert path == f"/etc/specfleet/tls/{name}"
-        assert secret.endswith(f"-{name}")
+                role = mount["mountPath"].removeprefix("/etc/specfleet/tls/")
+                assert volume["secret"]["secretName"].endswith(f"-{role}")
+                shown.setdefault(part, set()).add(role)
+    has_guests = any(of.with_target for of in load_config(rendered.fleet_file).drafters.values())
+    of_verifier = {"verifier", "drafter"} if has_guests else {"verifier"}
+    assert shown == {"router": {"router"}, "verifier": of_verifier, "drafter": {"drafter"}}
 
 
 def test_network_is_closed(rendered: Rendered) -> None:

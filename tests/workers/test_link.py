@@ -12,31 +12,11 @@ import pytest
 
 from contracts.errors import InvalidArgument
 from specfleet.v1 import fleet_pb2
-from tests.workers.router_side import Peer, Refusal, RouterSide, joined
+from tests.workers.echo import Echo, Faulty, echoed
+from tests.workers.router_side import Refusal, RouterSide, joined
 from workers.inbox import Inbox
 from workers.link import Arrival, Stream, delays_s
 from workers.process import serve
-
-
-class Echo:
-    """A worker that answers every opening with a draft, and forgets what it saw when the stream is lost."""
-
-    name = "echo"
-    num_sequences = num_stale = 0
-    hello = fleet_pb2.FromWorker(drafter_hello=fleet_pb2.DrafterHello(name="echo"))
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    def run(self, inbox: Inbox[Arrival]) -> None:
-        while (arrivals := inbox.take()) is not None:
-            for arrival in arrivals:
-                if arrival.message is None:
-                    self.seen.clear()
-                    continue
-                self.seen += [opening.sequence for opening in arrival.message.drafter_work.open]
-                drafts = [fleet_pb2.Draft(sequence=number, below=self.seen[-1000:]) for number in self.seen]
-                arrival.stream.send(fleet_pb2.FromWorker(drafts=fleet_pb2.Drafts(drafts=drafts)))
 
 
 class Slow(Echo):
@@ -52,17 +32,6 @@ class Slow(Echo):
             assert self.may_finish.wait(60)
             for arrival in arrivals:
                 arrival.stream.send(fleet_pb2.FromWorker(drafts=fleet_pb2.Drafts()))
-
-
-class Faulty(Echo):
-    def run(self, inbox: Inbox[Arrival]) -> None:
-        super().run(inbox) if inbox.take() is None else 1 / 0
-
-
-async def echoed(peer: Peer, number: int) -> list[int]:
-    opening = fleet_pb2.Opening(sequence=number)
-    await peer.send(fleet_pb2.ToWorker(drafter_work=fleet_pb2.DrafterWork(open=[opening])))
-    return [draft.sequence for draft in (await peer.hear()).drafts.drafts]
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION])
@@ -87,7 +56,7 @@ def test_what_is_no_refusal_is_tried_again() -> None:
             stop = asyncio.Event()
             serving = asyncio.create_task(serve(Echo(), router=router.address, stop=stop))
             peer = await router.joined()
-            assert peer.hello == Echo.hello
+            assert peer.hello == Echo().hello
             stop.set()
             await asyncio.wait_for(serving, 60)
 
@@ -104,7 +73,7 @@ def test_a_lost_stream_is_dialled_again_and_begins_empty() -> None:
             assert await echoed(peer, 2) == [1, 2]
         async with RouterSide(port=first.port) as second:
             peer = await second.joined()
-            assert peer.hello == Echo.hello
+            assert peer.hello == Echo().hello
             assert await echoed(peer, 3) == [3]
             stop.set()
             await asyncio.wait_for(serving, 60)

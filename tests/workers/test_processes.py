@@ -40,6 +40,14 @@ drafters:
     kind: model
     engine: {{model: {folder}/target, dtype: float32, device: cpu, num_threads: 1, kv_cache_bytes: 1MiB}}
   lookup: {{kind: prompt_lookup}}
+  guest:
+    kind: model
+    with_target: true
+    engine: {{model: {folder}/target, dtype: float32, device: cpu, num_threads: 1, kv_cache_bytes: 1MiB}}
+  nowhere:
+    kind: model
+    with_target: true
+    engine: {{model: {folder}/nowhere, device: cpu}}
 """
 
 
@@ -126,29 +134,39 @@ async def chain(drafter: Peer, position: int) -> list[int]:
 
 
 def test_verifier_and_drafters_serve_together_and_leave_when_told(config: Path) -> None:
+    """One of the drafters lives in the verifier's process, and another that should is no checkpoint."""
+
     async def run() -> None:
         async with (
             RouterSide() as router,
             started("workers.verifier", config, router.address) as verifier,
             started("workers.drafter", config, router.address, "--name", "lookup") as lookup,
         ):
-            peers = [await router.joined() for _ in range(2)]
+            peers = [await router.joined() for _ in range(3)]
             async with started("workers.drafter", config, router.address, "--name", "same") as same:
                 peers.append(await router.joined())
                 target = next(peer for peer in peers if peer.hello.HasField("verifier_hello"))
                 drafters = {p.hello.drafter_hello.name: p for p in peers if p is not target}
                 assert target.hello.verifier_hello.name == "verifier"
+                assert set(drafters) == {"lookup", "same", "guest"}
                 assert len(target.hello.verifier_hello.probes) > 0
                 hello = drafters["same"].hello.drafter_hello
                 assert hello.model == target.hello.verifier_hello.model
                 assert hello.has_logits
-                tokens, num_rounds = await generate(target, drafters)
-                assert tokens == plain(config)
-                assert num_rounds <= 1 + NUM_NEW // 5, "drafts of the same model are right"
+                for names in (("same", "lookup"), ("guest",)):
+                    tokens, num_rounds = await generate(target, {name: drafters[name] for name in names})
+                    assert tokens == plain(config)
+                    assert num_rounds <= 1 + NUM_NEW // 5, "drafts of the same model are right"
+                    close = fleet_pb2.VerifierWork(close=[2**63])
+                    await target.send(fleet_pb2.ToWorker(verifier_work=close))
                 assert (await ended(same, signal.SIGTERM))[0] == 0
             assert (await ended(lookup, signal.SIGINT))[0] == 0
+            await drafters["guest"].send(fleet_pb2.ToWorker(drain=fleet_pb2.Drain()))
+            await asyncio.wait_for(drafters["guest"].is_over.wait(), 60)
             await target.send(fleet_pb2.ToWorker(drain=fleet_pb2.Drain()))
-            assert (await ended(verifier))[0] == 0
+            status, said = await ended(verifier)
+            assert status == 0
+            assert "nowhere is refused, and stays so" in said
 
     asyncio.run(run())
 
@@ -209,7 +227,11 @@ def test_a_drafter_that_the_configuration_does_not_have_ends_at_once(config: Pat
             status, said = await ended(process)
             assert status == 2
             assert "error: --name is 'code'; drafters of" in said
-            assert said.rstrip().endswith(": same, lookup")
+            assert said.rstrip().endswith(": same, lookup, guest, nowhere")
+        async with started("workers.drafter", config, "127.0.0.1:1", "--name", "guest") as process:
+            status, said = await ended(process)
+            assert status == 2
+            assert "error: --name is 'guest', which lives with the target, in `python -m workers.verifier`" in said
 
     asyncio.run(run())
 

@@ -51,7 +51,7 @@
 {{- if has $name (list "router" "store" "verifier") -}}
 {{- fail (printf "drafters has the name %s, which is that of another part of the fleet; it must be another name" $name) -}}
 {{- end -}}
-{{- $model := dig "engine" "model" "" $drafter -}}
+{{- $model := get (default dict $drafter.engine) "model" -}}
 {{- if and (eq $drafter.kind "model") (not $model) -}}
 {{- fail (printf "drafters.%s is of kind model and has no engine.model; it must be /models/FOLDER or a hub id" $name) -}}
 {{- end -}}
@@ -62,8 +62,66 @@
 {{- include "specfleet.checkScaling" (dict "root" $ "key" (printf "drafters.%s.autoscaling" $name) "of" .) -}}
 {{- end -}}
 {{- end -}}
+{{- include "specfleet.checkGuests" . -}}
 {{- if $v.router.autoscaling.enabled -}}
 {{- include "specfleet.checkScaling" (dict "root" . "key" "router.autoscaling" "of" $v.router.autoscaling) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Drafters in the target's process. */}}
+{{- define "specfleet.checkGuests" -}}
+{{- range $name, $of := .Values.drafters -}}
+{{- if and $of.gpuShare (not $of.withTarget) -}}
+{{- fail (printf "drafters.%s.gpuShare is %v and withTarget is not true; gpuShare is a part of the target's GPU for a drafter in its process, and gpus are those of a pod of its own" $name $of.gpuShare) -}}
+{{- end -}}
+{{- end -}}
+{{- $guests := include "specfleet.guests" . | fromJson -}}
+{{- range $name, $of := $guests -}}
+{{- include "specfleet.checkGuest" (dict "root" $ "key" (printf "drafters.%s" $name) "of" $of) -}}
+{{- end -}}
+{{- if gt (len $guests) 8 -}}
+{{- fail (printf "%d drafters have withTarget; at most 8 may, for all share one Python with the target" (len $guests)) -}}
+{{- end -}}
+{{- if le (float64 (include "specfleet.targetShare" .)) 0.0 -}}
+{{- $shares := list -}}
+{{- range $guests }}{{ $shares = append $shares (toString (default 0 .gpuShare)) }}{{ end -}}
+{{- fail (printf "gpuShare of the drafters %s is %s; together it must be less than 1, for the target needs the rest" (join ", " (keys $guests | sortAlpha)) (join ", " $shares)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (root, key, of) */}}
+{{- define "specfleet.checkGuest" -}}
+{{- $v := .root.Values -}}
+{{- $engine := default dict .of.engine -}}
+{{- $said := printf "%s.withTarget is true and" .key -}}
+{{- if ne .of.kind "model" -}}
+{{- fail (printf "%s kind is %s; only kind model gains by it" $said .of.kind) -}}
+{{- end -}}
+{{- if .of.autoscaling -}}
+{{- fail (printf "%s autoscaling is given; there is one process of the target: one of the two must be left out" $said) -}}
+{{- end -}}
+{{- if ne (int (dig "replicas" 1 .of)) 1 -}}
+{{- fail (printf "%s replicas is %d; it must be 1, for there is one process of the target" $said (int .of.replicas)) -}}
+{{- end -}}
+{{- range $key, $ranks := dict "engine.tensor_parallel" $v.engine.tensor_parallel (printf "%s.engine.tensor_parallel" .key) $engine.tensor_parallel -}}
+{{- if gt (int (default 1 $ranks)) 1 -}}
+{{- fail (printf "%s %s is %d; it must be 1, for other ranks are processes of their own" $said $key (int $ranks)) -}}
+{{- end -}}
+{{- end -}}
+{{- if .of.gpus -}}
+{{- fail (printf "%s gpus is %d; its GPU is the target's, and gpuShare its part of it" $said (int .of.gpus)) -}}
+{{- end -}}
+{{- range $key := list "gpuResource" "resources" "nodeSelector" "tolerations" "sharedMemory" "graceSeconds" -}}
+{{- if get $.of $key -}}
+{{- fail (printf "%s %s is given; it has no pod of its own, and verifier.%s is for both" $said $key $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .of.gpuShare (eq (int $v.verifier.gpus) 0) -}}
+{{- fail (printf "%s.gpuShare is %v and verifier.gpus is 0; there is no GPU to have a part of" .key .of.gpuShare) -}}
+{{- end -}}
+{{- $device := default "auto" $engine.device -}}
+{{- if eq $device (ternary "cpu" "cuda" (gt (float64 (default 0 .of.gpuShare)) 0.0)) -}}
+{{- fail (printf "%s.gpuShare is %v and engine.device is %s; gpuShare must be above 0 for cuda, and 0 for cpu" .key (default 0 .of.gpuShare) $device) -}}
 {{- end -}}
 {{- end -}}
 

@@ -1,5 +1,22 @@
-{{/* Whether Ray's actors are this drafter's processes: (root, of). Those that scale are a StatefulSet's. */}}
-{{- define "specfleet.onRay" -}}{{ if and .root.Values.ray.enabled (not .of.autoscaling) }}yes{{ end }}{{- end -}}
+{{/* Where a drafter lives: (root, of). In the target's process, on nodes of Ray's, or in pods of a StatefulSet, as those do
+     that scale. */}}
+{{- define "specfleet.home" -}}
+{{ if .of.withTarget }}target{{ else if and .root.Values.ray.enabled (not .of.autoscaling) }}ray{{ else }}pods{{ end }}
+{{- end -}}
+
+{{/* The drafters in the target's process, by name, as JSON. */}}
+{{- define "specfleet.guests" -}}
+{{- $found := dict -}}
+{{- range $name, $of := .Values.drafters }}{{ if $of.withTarget }}{{ $_ := set $found $name $of }}{{ end }}{{ end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* What they leave the target of its GPU: in decimals, as it was given, and not by binary fractions. */}}
+{{- define "specfleet.targetShare" -}}
+{{- $left := 1.0 -}}
+{{- range include "specfleet.guests" . | fromJson }}{{ $left = subf $left (default 0 .gpuShare) }}{{ end -}}
+{{- toJson $left -}}
+{{- end -}}
 
 {{/* An engine's section with the device that its pod has: nothing is left to what a node shows when it comes: (of, engine) */}}
 {{- define "specfleet.engine" -}}
@@ -8,13 +25,19 @@
 
 {{/* A drafter's section: (root, name, of). What the chart starts itself is not for the supervisor to place. */}}
 {{- define "specfleet.drafterEntry" -}}
+{{- $home := include "specfleet.home" . -}}
+{{- $share := float64 (default 0 .of.gpuShare) -}}
+{{- $on := ternary (dict "gpus" (ternary 1 0 (gt $share 0.0))) .of (eq $home "target") -}}
 {{ .name | quote }}:
   {{- pick .of "kind" "capacity" | toYaml | nindent 2 }}
   {{- with .of.engine }}
   engine:
-    {{- include "specfleet.engine" (dict "of" $.of "engine" .) | nindent 4 }}
+    {{- include "specfleet.engine" (dict "of" $on "engine" .) | nindent 4 }}
   {{- end }}
-  {{- if include "specfleet.onRay" . }}
+  {{- if eq $home "target" }}
+  with_target: true
+  num_gpus: {{ toJson $share }}
+  {{- else if eq $home "ray" }}
   replicas: {{ int (dig "replicas" 1 .of) }}
   num_gpus: {{ int (default 0 .of.gpus) }}
   labels: {specfleet/part: drafter, specfleet/drafter: {{ .name | quote }}}
@@ -31,6 +54,10 @@ engine:
   {{- include "specfleet.engine" (dict "of" $v.verifier "engine" $v.engine) | nindent 2 }}
 verifier:
   prune: {{ toJson $v.verifier.prune }}
+  {{- $share := include "specfleet.targetShare" . }}
+  {{- if ne $share "1" }}
+  num_gpus: {{ $share }}
+  {{- end }}
   {{- if $v.ray.enabled }}
   labels: {specfleet/part: verifier}
   {{- end }}

@@ -58,7 +58,11 @@ readinessProbe: {grpc: {port: 8081, service: ready}, periodSeconds: {{ .every }}
 {{- define "specfleet.metadata" -}}
 {{- $v := .root.Values -}}
 {{- $reads := include "specfleet.file" .root -}}
-{{- if eq .part "verifier" }}{{ $reads = toJson (list $v.engine $v.verifier.prune $v.security) }}{{ end -}}
+{{- if eq .part "verifier" }}
+{{- $all := list $v.engine $v.verifier.prune $v.security -}}
+{{- range $name, $of := include "specfleet.guests" .root | fromJson }}{{ $all = append $all (list $name $of) }}{{ end -}}
+{{- $reads = toJson $all }}
+{{- end -}}
 {{- if eq .part "drafter" }}{{ $reads = toJson (list (pick (get $v.drafters .drafter) "kind" "engine" "capacity") $v.security) }}{{ end -}}
 {{- if .isRayNode }}{{ $reads = "nothing" }}{{ end }}
 labels:
@@ -99,6 +103,11 @@ tolerations:
 {{- end }}
 {{- end -}}
 
+{{/* Whether a worker's pod dials as a drafter too: (root, role) */}}
+{{- define "specfleet.dialsForGuests" -}}
+{{- if and (eq .role "verifier") (include "specfleet.tls" .root) (ne (include "specfleet.guests" .root) "{}") }}yes{{ end -}}
+{{- end -}}
+
 {{- define "specfleet.workerVolumes" -}}
 - name: tmp
   emptyDir: {}
@@ -107,6 +116,10 @@ tolerations:
 {{- if include "specfleet.tls" .root }}
 - name: tls
   secret: {secretName: {{ include "specfleet.certificate" (dict "root" .root "role" .role) }}, defaultMode: 0440}
+{{- end }}
+{{- if include "specfleet.dialsForGuests" . }}
+- name: tls-drafter
+  secret: {secretName: {{ include "specfleet.certificate" (dict "root" .root "role" "drafter") }}, defaultMode: 0440}
 {{- end }}
 {{ include "specfleet.modelVolume" .root }}
 {{- end -}}
@@ -144,6 +157,9 @@ limits: {{ toJson $limits }}
 - {name: shm, mountPath: /dev/shm}
 {{- if include "specfleet.tls" .root }}
 - {name: tls, mountPath: /etc/specfleet/tls/{{ .role }}, readOnly: true}
+{{- end }}
+{{- if include "specfleet.dialsForGuests" . }}
+- {name: tls-drafter, mountPath: /etc/specfleet/tls/drafter, readOnly: true}
 {{- end }}
 - {name: models, mountPath: /models{{ if include "specfleet.hasVolume" .root }}, readOnly: true{{ end }}}
 {{- if .root.Values.models.tokenSecret.name }}
