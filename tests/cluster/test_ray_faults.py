@@ -43,10 +43,10 @@ def report() -> Iterator[None]:
     print("\n" + table(OUTCOMES))
 
 
-def write_fleet(folder: Path, model: Path, *, labels: Mapping[str, str], **more: object) -> Path:
-    """A fleet with one drafter that has a model, and a place by its labels, and one that has neither."""
+def write_fleet(folder: Path, model: Path, *, place: Mapping[str, object], **more: object) -> Path:
+    """A fleet with one drafter that has a model and this place, and one that has neither."""
     engine = engine_of(model).model_dump(mode="json", exclude_defaults=True)
-    twin = {"kind": "model", "engine": engine, "labels": labels}
+    twin = {"kind": "model", "engine": engine, **place}
     settings = {"engine": engine, "drafters": {"twin": twin, "lookup": {"kind": "prompt_lookup"}}, **more}
     file = folder / "fleet.yaml"
     file.write_text(json.dumps(settings))  # which is YAML
@@ -56,7 +56,8 @@ def write_fleet(folder: Path, model: Path, *, labels: Mapping[str, str], **more:
 def test_a_fleet_whose_own_ray_is_lost_goes_on_on_another(
     model: Path, answers: tuple[Sequence[Request], Sequence[Sequence[int]]], tmp_path: Path
 ) -> None:
-    file = write_fleet(tmp_path, model, labels={}, router={"grpc_port": 0, "http_port": 0})
+    """One of its drafters lives in the verifier's process."""
+    file = write_fleet(tmp_path, model, place={"with_target": True}, router={"grpc_port": 0, "http_port": 0})
     with running_fleet(file, tmp_path / "state") as fleet:
         fleet.said("READY")
         for process, part in (("gcs_server", "head"), ("raylet", "raylet")):
@@ -126,7 +127,7 @@ def cluster(
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         machines = RayMachines(net, folder, expected)
         router = {"host": machines.head.address, "grpc_port": 50051, "http_port": 8000}
-        file = write_fleet(folder, model, labels=PLACE, router=router, security={"insecure": True})
+        file = write_fleet(folder, model, place={"labels": PLACE}, router=router, security={"insecure": True})
 
         async def start() -> tuple[Told, Told]:
             await machines.start_head()

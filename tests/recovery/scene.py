@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 NUM_REQUESTS = 32
-NUM_TOKENS = 96
+NUM_TOKENS = 64
 _SEED = 3
 _TEMPERATURES = (0.0, 0.8)
 _MODES = ("fleet", "pearl", "vanilla", "off")
