@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,11 @@ from contracts.errors import SpecfleetError
 from specfleet.errors import InvalidRequest
 from workers.process import Worker, is_final, serve
 
-__all__ = ["Hosted", "HostedState", "Wire", "drafter", "verifier"]
+__all__ = ["Hosted", "HostedState", "Shared", "drafter", "verifier"]
 
 logger = logging.getLogger(__name__)
 
+_ENDED = ("left", "refused", "failed")
 Phase = Literal["loading", "serving", "joined", "left", "refused", "failed"]
 
 
@@ -40,11 +41,13 @@ class HostedState:
         return asdict(self)
 
 
-class Wire:
-    """The event loop of a process, in a thread of its own. All nodes of the process dial through it: gRPC has one
-    thread for all loops, and with several it wakes each for the others' news."""
+class Shared:
+    """What the nodes of a process share: a turn to load, for what a node measures as it loads is not to be about
+    another's loading; and one event loop, in a thread of its own. gRPC has one thread for all loops of a process, and
+    with several it wakes each for the others' news."""
 
     def __init__(self) -> None:
+        self.loading = threading.Lock()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True, name="wire")
         self._thread.start()
@@ -67,19 +70,19 @@ class Hosted:
         self,
         make: Callable[[], AbstractContextManager[Worker]],
         *,
-        wire: Wire,
+        shared: Shared,
         router: str,
         tls: Path | None = None,
-        after: Hosted | None = None,
+        wait: Callable[[], None] = lambda: None,
     ) -> None:
-        """`after` loads first: what a node measures as it loads is not to be about another's loading."""
-        self._make, self._wire, self._router, self._tls, self._after = make, wire, router, tls, after
+        """It loads when `wait` is through."""
+        self._make, self._shared, self._router, self._tls = make, shared, router, tls
         self.worker: Worker | None = None
         """Once it is loaded."""
         self._changed = threading.Condition()
         self._state = HostedState(version=0, phase="loading")
         self._stop, self._is_leaving = asyncio.Event(), False
-        threading.Thread(target=self._run, daemon=True, name="node").start()
+        threading.Thread(target=self._run, args=(wait,), daemon=True, name="node").start()
 
     def state(self, *, after: int, timeout_s: float) -> HostedState:
         """The first state with a version over `after`, or what is when the time is up."""
@@ -88,41 +91,58 @@ class Hosted:
             return self._state
 
     def leave(self) -> None:
-        """Tells the node to finish what it is at and go; one that is loading still will go when it is loaded."""
+        """Tells the node to finish what it is at and go; one that is loading will go when it is loaded, and one that
+        has not begun to will not."""
         with self._changed:
             self._is_leaving = True
-        self._wire.loop.call_soon_threadsafe(self._stop.set)
+        self._shared.loop.call_soon_threadsafe(self._stop.set)
 
     def wait_until_loaded(self) -> None:
         """Or until it is known that it never will be."""
         with self._changed:
             self._changed.wait_for(lambda: self._state.phase != "loading")
 
+    def wait_until_ended(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._state.phase in _ENDED)
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether it was told to go, or has gone."""
+        with self._changed:
+            return self._is_leaving or self._state.phase == "left"
+
     @property
     def is_over(self) -> bool:
         """Whether it has ended, or was told to."""
         with self._changed:
-            return self._is_leaving or self._state.phase in ("left", "refused", "failed")
+            return self._is_leaving or self._state.phase in _ENDED
 
-    def _run(self) -> None:
-        if self._after is not None:
-            self._after.wait_until_loaded()
+    def _run(self, wait: Callable[[], None]) -> None:
+        wait()
+        phase, reason = self._live()
+        self.worker = None  # or what it was made of would stay as long as the process
+        self._turn(phase, reason)
+
+    def _live(self) -> tuple[Phase, str]:
+        """How it ended, and why."""
         try:
-            with self._make() as worker:
-                self.worker = worker
-                self._wire.run(self._serve(worker))
-            self._turn("left")
+            with ExitStack() as stack:
+                with self._shared.loading:
+                    if not self.is_dismissed:
+                        self.worker = stack.enter_context(self._make())
+                if self.worker is not None:
+                    self._shared.run(self._serve(self.worker))
+            return "left", ""
         except SpecfleetError as error:
             logger.error("%s", error)
-            self._turn("refused" if is_final(error) else "failed", str(error))
+            return "refused" if is_final(error) else "failed", str(error)
         except InvalidRequest as error:
             logger.error("%s", error.message)
-            self._turn("refused", error.message)
+            return "refused", error.message
         except Exception as error:
             logger.exception("the node failed")
-            self._turn("failed", f"{type(error).__name__}: {error}")
-        finally:
-            self.worker = None  # or what it was made of would stay as long as the process
+            return "failed", f"{type(error).__name__}: {error}"
 
     async def _serve(self, worker: Worker) -> None:
         self._turn("serving")

@@ -18,6 +18,7 @@ __all__ = [
     "Placement",
     "drafter_placement",
     "drafters_of",
+    "guest_amounts",
     "misfits",
     "placements",
     "with_models_found",
@@ -52,8 +53,8 @@ class Placement:
     amounts: Mapping[str, float]
     """By resource; CPU and GPU are two of them. None is zero."""
     labels: Mapping[str, str]
-    guests: tuple[str, ...] = ()
-    """Drafters that live in this process too; what they need is among the amounts."""
+    guests: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What drafters that live in this process too need, which is among the amounts."""
     is_guest: bool = False
     """Whether it is one of those, and has no place of its own."""
 
@@ -161,14 +162,19 @@ def _verifier_placement(config: FleetConfig, *, has_gpus: bool, is_local: bool) 
             "are on a GPU each, and of several Ray books none in part: one of the two must be 1"
         )
     threads = 1 if uses_gpus or of.num_threads == "auto" else of.num_threads
-    guests = {name: guest for name, guest in config.drafters.items() if guest.with_target}
-    gpus = (of.tensor_parallel * gpus_each if uses_gpus else 0.0) + sum(guest.num_gpus for guest in guests.values())
+    own = {_CPU: float(threads * of.tensor_parallel), _GPU: of.tensor_parallel * gpus_each if uses_gpus else 0.0}
+    guests = {name: guest_amounts(guest) for name, guest in config.drafters.items() if guest.with_target}
     amounts = {
-        _CPU: threads * of.tensor_parallel + sum(guest.num_cpus for guest in guests.values()),
-        _GPU: round(gpus, _DIGITS),
+        name: round(amount + sum(guest.get(name, 0.0) for guest in guests.values()), _DIGITS)
+        for name, amount in own.items()
     }
     labels = {} if is_local else config.verifier.labels
-    return Placement(name=VERIFIER, amounts=_nonzero(amounts), labels=labels, guests=tuple(guests))
+    return Placement(name=VERIFIER, amounts=_nonzero(amounts), labels=labels, guests=guests)
+
+
+def guest_amounts(config: DrafterConfig) -> Mapping[str, float]:
+    """What a drafter needs of the place of the target, in whose process it lives."""
+    return _nonzero({_CPU: config.num_cpus, _GPU: config.num_gpus})
 
 
 def _nonzero(amounts: Mapping[str, float]) -> dict[str, float]:

@@ -14,8 +14,9 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from ray.util.placement_group import PlacementGroup, get_placement_group, placem
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.figures import Figure, worker_figures
-from cluster.hosting import Hosted, Wire, drafter, verifier
+from cluster.hosting import Hosted, Shared, drafter, verifier
 from cluster.plan import VERIFIER, Dial, Node, Placement
 from cluster.ray_settings import check_asks_for_token, report_s
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
@@ -68,10 +69,11 @@ class _Gauges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Lodged:
-    """A node in this process, and what it was made of."""
+    """A node in this process, and what it was made of; of a drafter in the target's also who wants it there."""
 
     hosted: Hosted
     made_of: str
+    wanted_by: set[str] = field(default_factory=set)
 
     def state(self, after: int, timeout_s: float) -> dict[str, Any]:
         """How it is, with the process that it lives in."""
@@ -85,19 +87,18 @@ class _Hosting:
 
     def __init__(self, kind: str, name: str) -> None:
         settle_logs(kind)
-        self._name, self._wire = name, Wire()
+        self._name, self._shared = name, Shared()
         self._lodged: dict[str, _Lodged] = {}
         threading.Thread(target=self._publish, daemon=True, name="metrics").start()
 
     def state(self, name: str, after: int) -> dict[str, Any]:
         """How a node is, as soon as it is not as it was at version `after`."""
         lodged = self._lodged.get(name)
-        return {"phase": _ABSENT} if lodged is None else lodged.state(after, _WATCH_S)
+        return _nowhere("") if lodged is None else lodged.state(after, _WATCH_S)
 
-    def leave(self, name: str) -> None:
-        """Tells a node to go."""
-        if (lodged := self._lodged.get(name)) is not None:
-            lodged.hosted.leave()
+    def leave(self) -> None:
+        """Tells the node of this process to go."""
+        self._lodged[self._name].hosted.leave()
 
     def end(self) -> None:
         """Ends the process in a way that Ray takes for an accident, after which it starts another."""
@@ -108,7 +109,7 @@ class _Hosting:
         gauges, every_s = _Gauges(), report_s(os.environ) / 2.0
         while True:
             for name, lodged in list(self._lodged.items()):
-                if name != self._name and lodged.hosted.is_over:
+                if name != self._name and lodged.hosted.is_dismissed:
                     continue
                 gauges.set(worker_figures(name, lodged.hosted, is_guest=name != self._name))
             time.sleep(every_s)
@@ -120,21 +121,44 @@ class Verifier(_Hosting):
         of = EngineConfig.model_validate(json.loads(engine))
         rounds = VerifierConfig.model_validate(json.loads(config))
         make = partial(verifier, VERIFIER, of, rounds)
-        hosted = Hosted(make, wire=self._wire, router=dial.router, tls=dial.security.tls_of("verifier"))
+        hosted = Hosted(make, shared=self._shared, router=dial.router, tls=dial.security.tls_of("verifier"))
         self._lodged[VERIFIER] = _Lodged(hosted=hosted, made_of=_made_of(dial, engine, config, booked))
-        self._loading = threading.Lock()
+        self._guests = threading.Lock()
+        self._given_up = set[str]()
+        """Whoever wants a drafter here no more; what they asked before may come after."""
 
-    def lodge(self, dial: Dial, name: str, config: str) -> dict[str, Any]:
-        """Makes a drafter live here, unless one of that name does; and how it is."""
-        of = DrafterConfig.model_validate(json.loads(config))
-        with self._loading:
+    def lodge(self, stay: str, dial: Dial, name: str, config: str) -> dict[str, Any]:
+        """Makes a drafter live here, unless one of that name does; and how it is. `stay` is who wants it."""
+        made_of = _made_of(dial, name, config)
+        with self._guests:
+            if stay in self._given_up:
+                return {**_nowhere(made_of), "phase": "left"}
             known = self._lodged.get(name)
             if known is None or known.hosted.is_over:
-                target = self._lodged[VERIFIER].hosted
-                make, tls = partial(drafter, name, of), dial.security.tls_of("drafter")
-                hosted = Hosted(make, wire=self._wire, router=dial.router, tls=tls, after=target)
-                known = self._lodged[name] = _Lodged(hosted=hosted, made_of=_made_of(dial, name, config))
+                known = self._lodged[name] = _Lodged(hosted=self._guest(dial, name, config), made_of=made_of)
+            known.wanted_by.add(stay)
         return known.state(-1, 0.0)
+
+    def dismiss(self, stay: str, name: str) -> None:
+        """Tells a drafter to go, if it is here for whoever wants it no more."""
+        with self._guests:
+            self._given_up.add(stay)
+            known = self._lodged.get(name)
+            if known is not None and stay in known.wanted_by:
+                known.hosted.leave()
+
+    def _guest(self, dial: Dial, name: str, config: str) -> Hosted:
+        """It loads when the target has, and when its predecessor has ended, whose memory it may need."""
+        target, before = self._lodged[VERIFIER].hosted, self._lodged.get(name)
+
+        def wait() -> None:
+            target.wait_until_loaded()
+            if before is not None:
+                before.hosted.wait_until_ended()
+
+        make = partial(drafter, name, DrafterConfig.model_validate(json.loads(config)))
+        tls = dial.security.tls_of("drafter")
+        return Hosted(make, shared=self._shared, router=dial.router, tls=tls, wait=wait)
 
 
 class Drafter(_Hosting):
@@ -142,7 +166,7 @@ class Drafter(_Hosting):
         super().__init__("drafter", name)
         of = DrafterConfig.model_validate(json.loads(config))
         make = partial(drafter, name, of)
-        hosted = Hosted(make, wire=self._wire, router=dial.router, tls=dial.security.tls_of("drafter"))
+        hosted = Hosted(make, shared=self._shared, router=dial.router, tls=dial.security.tls_of("drafter"))
         self._lodged[name] = _Lodged(hosted=hosted, made_of=_made_of(dial, name, config))
 
 
@@ -184,7 +208,7 @@ class Actor:
             return Sighting(phase="lost")
         is_new = state["pid"] != self._pid or state["version"] != self._version
         self._pid, self._version, self._phase = state["pid"], state["version"], state["phase"]
-        self.news = self.handle.state.remote(self.name, self._version)
+        self.news = self._next_news()
         made_of, self._made_of = self._made_of, ""
         if made_of not in ("", state["made_of"]):
             return Sighting(phase="other", pid=state["pid"])
@@ -192,7 +216,7 @@ class Actor:
 
     def leave(self) -> None:
         """Tells its node to go; that it has gone will be news."""
-        self.handle.leave.remote(self.name)
+        self.handle.leave.remote()
 
     def restart(self) -> None:
         """Ends its process, so that Ray starts another."""
@@ -208,25 +232,36 @@ class Actor:
         """Of a process that nothing is known of."""
         return self.handle.state.remote(self.name, -1)
 
+    def _next_news(self) -> Any:
+        """As soon as it is not what it was."""
+        return self.handle.state.remote(self.name, self._version)
+
 
 class Guest(Actor):
     """A drafter in the target's process, which it shares from its start to its end."""
 
     def __init__(self, name: str, handle: Any, arguments: Sequence[Any]) -> None:
-        self._arguments = arguments
+        self._arguments, self._stay = arguments, uuid.uuid4().hex
         super().__init__(name, handle, made_of=_made_of(*arguments))
+
+    def leave(self) -> None:
+        """Tells its node to go; that it has gone will be news."""
+        self.handle.dismiss.remote(self._stay, self.name)
 
     def restart(self) -> None:
         """Starts its node again; the process and the target stay."""
         self._pid, self.news = 0, self._first_news()
 
     def remove(self) -> None:
-        """Lets it go, unless it went; the process and the target stay."""
-        if self._phase not in ("left", "refused", "failed"):
-            self.leave()
+        """Lets it go, if it has not gone; the process and the target stay."""
+        self.leave()
 
     def _first_news(self) -> Any:
-        return self.handle.lodge.remote(*self._arguments)
+        return self.handle.lodge.remote(self._stay, *self._arguments)
+
+    def _next_news(self) -> Any:
+        """None when it has ended: what it does next it does because it is told to."""
+        return None if self._phase in ("left", "refused", "failed") else super()._next_news()
 
 
 class Cluster:
@@ -313,7 +348,7 @@ class Cluster:
 
     def place_verifier(self, placement: Placement, engine: EngineConfig, config: VerifierConfig, dial: Dial) -> Actor:
         """The verifier group. Its place stays its own while Ray restarts it."""
-        booked = json.dumps([sorted(placement.guests), sorted(placement.amounts.items())])
+        booked = json.dumps([placement.guests, placement.amounts], sort_keys=True)
         arguments = (dial, engine.model_dump_json(), config.model_dump_json(), booked)
         if (found := self.find(VERIFIER, _made_of(*arguments))) is not None:
             self._target = found.handle
@@ -334,7 +369,9 @@ class Cluster:
         return _actor(placement.name, partial(made.remote, *arguments), None)
 
     def place_guest(self, name: str, config: DrafterConfig, dial: Dial) -> Actor:
-        """A drafter in the target's process."""
+        """A drafter in the target's process. One of that name that had a process of its own goes first."""
+        if (before := self.find(name)) is not None:
+            before.remove()
         return Guest(name, self._target, (dial, name, config.model_dump_json()))
 
     def find(self, name: str, made_of: str = "") -> Actor | None:
@@ -415,6 +452,11 @@ def _group_of(name: str) -> PlacementGroup | None:
     except ValueError:  # what Ray says of a name that no group has
         return None
     return group
+
+
+def _nowhere(made_of: str) -> dict[str, Any]:
+    """The state of a drafter that is not in this process."""
+    return {"version": 0, "phase": _ABSENT, "reason": "", "pid": os.getpid(), "made_of": made_of}
 
 
 def _made_of(dial: Dial, *parts: str) -> str:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from cluster.backoff import Backoff
 from cluster.child import Child
 from cluster.control import Command
-from cluster.plan import VERIFIER, Dial, Placement, drafter_placement, misfits
+from cluster.plan import VERIFIER, Dial, Placement, drafter_placement, guest_amounts, misfits
 from cluster.ray_api import Actor, Cluster, Sighting
 from contracts.clock import Clock
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
@@ -67,8 +67,8 @@ class Supervisor:
         self._cluster, self._children = cluster, list(children)
         self._dial, self._is_local, self._say, self._clock = dial, is_local, say, clock
         self._workers: dict[str, _Worker] = {}
-        self._booked: tuple[str, ...] = ()
-        """Drafters for which there is room in the verifier's process."""
+        self._booked: Mapping[str, Mapping[str, float]] = {}
+        """For which drafters there is room in the verifier's process, and how much."""
 
     # The fleet
 
@@ -134,8 +134,11 @@ class Supervisor:
         self.watch_children()
         actors = {worker.actor: worker for worker in self._workers.values()}
         for actor in self._cluster.news(list(actors), timeout_s=timeout_s):
+            worker = actors[actor]
+            if worker is not self._workers.get(worker.placement.name):
+                continue  # forgotten by what was seen just now
             if (sighting := actor.read()) is not None:
-                self._see(actors[actor], sighting)
+                self._see(worker, sighting)
         for worker in list(self._workers.values()):
             self._do_what_is_due(worker)
 
@@ -287,10 +290,10 @@ class Supervisor:
         placement = drafter_placement(command.name, config, is_local=self._is_local)
         if placement.is_guest and VERIFIER not in self._workers:
             raise Unavailable(f"{command.name} is with_target, and the verifier has left; start the fleet again")
-        if placement.is_guest and command.name not in self._booked:
+        if placement.is_guest and self._booked.get(command.name) != guest_amounts(config):
             raise InvalidArgument(
-                f"{command.name} is with_target, and the verifier that runs has booked no place for it; the fleet must "
-                "be started with it in its file, or with_target be left out"
+                f"{command.name} is with_target, and the verifier that runs has booked no such place for it; the fleet "
+                "must be started with it in its file, or with_target be left out"
             )
         if reasons := misfits([placement], self._cluster.nodes()):
             raise InvalidArgument("; ".join(reasons))

@@ -33,7 +33,16 @@ from kernels.pinned import pinned_zeros, to_device
 from kernels.scratch import SCRATCH_BYTES, scratch_bytes
 from kernels.tiles import Tiles, rows_per_tile
 
-__all__ = ["MOST_LOGITS_BYTES", "MOST_ROWS", "Capture", "CapturedSteps", "StepShape", "capture_graph", "shape_of"]
+__all__ = [
+    "MOST_LOGITS_BYTES",
+    "MOST_ROWS",
+    "Capture",
+    "CapturedSteps",
+    "StepShape",
+    "capture_graph",
+    "give_back",
+    "shape_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -233,6 +242,12 @@ class _Graph:
             target[: source.numel()] = source.flatten()
         to_flat.copy_(rows.host[:size])
         self._place[: host.shape[0]].copy_(host, non_blocking=True)
+
+
+def give_back() -> None:
+    """What torch keeps of a GPU for nobody, as the memory of an engine that is gone; not while a graph is captured."""
+    with _CAPTURING:
+        torch.cuda.empty_cache()
 
 
 def capture_graph(run: Callable[[], torch.Tensor], *, pool: Any) -> tuple[Callable[[], object], torch.Tensor]:

@@ -12,7 +12,7 @@ import torch
 from contracts.clock import Clock
 from contracts.config import EngineConfig, ModelFacts, ResolvedEngineConfig, resolve_engine
 from contracts.errors import ConfigError, TopologyError
-from engine.captured import CapturedSteps
+from engine.captured import CapturedSteps, give_back
 from engine.checkpoint import Checkpoint
 from engine.compiled import CompiledStep
 from engine.devices import check_fp8, check_links, cuda_device, flashinfer_for
@@ -135,6 +135,8 @@ def _resolved(config: EngineConfig, checkpoint: Checkpoint, rank: int, gpu_share
         weight_bytes=sum(sizes),
         workspace_bytes=_workspace_bytes(config, checkpoint) if device == "cuda" else 0,
     )
+    if device == "cuda":
+        give_back()  # or it would count as taken
     return resolve_engine(config, machine_facts(device, rank), facts, gpu_share=gpu_share)
 
 

@@ -1,5 +1,5 @@
 """Target and drafter on one GPU from one process: what a target's steps cost while a drafter steps without a pause, and
-what the drafter's cost then.
+what the drafter's cost then. Every so often the drafter reads a new text, which is no step of its own figure.
 
 Both have the streams that the service would give them (`with_target`). Each arrangement has engines of its own, for a
 captured graph keeps the stream that it was captured from; a ratio is taken between steps of the same engines.
@@ -20,6 +20,7 @@ import torch
 from benchmarks.gpu.engine import NUM_ROWS, Measured, give_back, measure, prompt, random_engine, sequences_of
 from benchmarks.gpu.table import Row, failed
 from contracts.config import EngineConfig, ModelFacts, resolve_engine
+from contracts.errors import Unavailable
 from contracts.types import SamplingParams, SequenceId
 from engine.engine import Engine
 from engine.machine import machine_facts
@@ -96,6 +97,8 @@ def _rows_of(
     num_rounds: int,
 ) -> Iterator[Row]:
     streams = _streams(how, device)
+    if how.parts_for_drafter is not None and device != "cpu" and (streams[1] is None or streams[1].context is None):
+        raise Unavailable("there are no green contexts here, which part the multiprocessors")
     ours, small = (
         random_engine(shape, device=device, num_sequences=count, context=context, stream=stream)
         for shape, count, stream in zip((target, drafter), (max(counts), 1), streams, strict=True)

@@ -17,12 +17,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -30,12 +32,14 @@ from pathlib import Path
 import torch
 
 from benchmarks.peers import guard
-from benchmarks.peers.arrivals import Arrivals, measure_arrivals
+from benchmarks.peers.arrivals import LOADS, measure_arrivals, measure_capacity
 from benchmarks.peers.figures import compared, rows, same_tokens
 from benchmarks.peers.fleet import FleetMode
 from benchmarks.peers.hugging_face import best_dtype
 from benchmarks.peers.lineup import DEFAULT, Rig, chosen, lined_up, versions
+from benchmarks.peers.peer import Peer, is_ours
 from benchmarks.peers.pictures import draw
+from benchmarks.peers.record import FILE, Record
 from benchmarks.peers.report import Report, content, markdown
 from benchmarks.peers.turns import Cell, Turn, alternate
 from benchmarks.peers.workloads import WORKLOADS, Workload, workload
@@ -44,20 +48,12 @@ from benchmarks.timing import describe_machine
 from contracts.errors import SpecfleetError
 from models.inflate import inflate, parse_size
 from models.tokenizer import load_tokenizer
-from router.timeline import Span
 
 __all__ = ["main"]
 
 _DEMO = Path(__file__).parents[2] / "models" / "demo"
 _EXPERTS = ("general", "sql", "translation", "dialogue", "data2text", "cli_help")
 _DRAFTERS = [*(str(_DEMO / f"drafter-{name}") for name in _EXPERTS), "prompt_lookup"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Measured:
-    turns: list[Turn]
-    arrivals: list[Arrivals]
-    spans: list[Span]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,26 +64,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rig = _rig(options, works)
         names = chosen(options.only, rig, _say)
         baseline = guard.read_baseline(options.check, _conditions(options)) if options.check else None
-        with tempfile.TemporaryDirectory() as folder:
-            target = options.target or _inflated(options, Path(folder))
-            measured = asyncio.run(_measure(options, works, names, target, rig))
+        machine = ", ".join([describe_machine(), f"transformers {version('transformers')}", *versions(names, rig)])
+        record = Record(options.out, _recorded(options, names, machine), go_on=options.go_on)
+        if not _is_whole(options, works, names, record):
+            with tempfile.TemporaryDirectory() as folder:
+                target = options.target or _inflated(options, Path(folder))
+                asyncio.run(_measure(options, works, names, target, rig, record))
+        turns = record.turns
         report = Report(
-            machine=", ".join([describe_machine(), f"transformers {version('transformers')}", *versions(names, rig)]),
+            machine=machine,
             conditions={**_conditions(options), "alternations": options.alternations},
-            turns=measured.turns,
-            rows=rows(measured.turns),
-            ratios=compared(measured.turns),
-            same=same_tokens(measured.turns),
-            arrivals=measured.arrivals,
-            spans=measured.spans,
+            turns=turns,
+            rows=rows(turns),
+            ratios=compared(turns),
+            same=same_tokens(turns),
+            arrivals=[each for load in record.arrivals.values() for each in load],
+            spans=record.spans,
         )
         _tell(report, options.out)
         wrong = [each.told for each in report.same if each.is_wrong({options.dtype, options.their_dtype})]
         if options.save_baseline:
-            ratios = guard.guarded(_guard_turns(measured.turns))
+            ratios = guard.guarded(_guard_turns(turns))
             guard.write_baseline(options.save_baseline, ratios, _conditions(options), report.machine)
         if baseline is not None:
-            wrong += guard.dropped(guard.guarded(_guard_turns(measured.turns)), baseline)
+            wrong += guard.dropped(guard.guarded(_guard_turns(turns)), baseline)
     except SpecfleetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -145,10 +145,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(
             option, default=sys.executable, metavar="FILE", help=f"a Python that has {name} (default: this one)"
         )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write peers.json, peers.md and pictures here")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"write peers.json, peers.md and pictures here, and {FILE} while it is measured",
+    )
+    parser.add_argument(
+        "--go-on",
+        action="store_true",
+        help=f"measure only what {FILE} of a run that was ended has not: same conditions",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="N", help="measure for so long at most (default: all)"
+    )
     parser.add_argument("--check", type=Path, metavar="FILE", help="fail where a ratio is worse than in this baseline")
     parser.add_argument("--save-baseline", type=Path, metavar="FILE", help="write this run's ratios as a baseline")
     options = parser.parse_args(arguments)
+    if options.go_on and options.out is None:
+        parser.error(f"--go-on is given without --out, which must be the folder with {FILE}")
     options.drafter = options.drafter or _DRAFTERS
     options.workload = options.workload or (WORKLOADS if options.corpus else WORKLOADS[:1])
     options.temperature = options.temperature or [0.0, 0.8]
@@ -176,6 +191,12 @@ def _conditions(options: argparse.Namespace) -> dict[str, object]:
         "their_dtype": options.their_dtype,
         "corpus": "whole" if options.corpus else "committed prompts",
     }
+
+
+def _recorded(options: argparse.Namespace, names: Sequence[str], machine: str) -> dict[str, object]:
+    """What must be the same for a run to go on; how much of it is measured need not."""
+    arrivals = {"arrival_s": options.arrival_s, "arrival_alternations": options.arrival_alternations}
+    return {**_conditions(options), **arrivals, "peers": list(names), "machine": machine}
 
 
 def _workloads(options: argparse.Namespace) -> list[Workload]:
@@ -206,34 +227,82 @@ def _inflated(options: argparse.Namespace, folder: Path) -> str:
 
 
 async def _measure(
-    options: argparse.Namespace, works: Sequence[Workload], names: Sequence[str], target: str, rig: Rig
-) -> _Measured:
-    turns: list[Turn] = []
-    arrivals: list[Arrivals] = []
-    spans: list[Span] = []
+    options: argparse.Namespace,
+    works: Sequence[Workload],
+    names: Sequence[str],
+    target: str,
+    rig: Rig,
+    record: Record,
+) -> None:
+    """All that is not in the record yet, as far as there is time."""
+    ends_s, cells = time.monotonic() + 60.0 * options.minutes, _cells(options, works)
     async with lined_up(names, target, rig) as peers:
-        for work, temperature, together in product(works, options.temperature, options.together):
-            turns += await alternate(
-                Cell(workload=work.name, temperature=temperature, together=together),
-                work,
-                peers,
-                num_alternations=options.alternations,
-                max_tokens=options.max_tokens,
-                on_turn=lambda turn: _say(f"{turn.cell.name}: {turn.peer} {turn.tokens_per_s:.1f} tokens/s"),
-            )
+        for cell, work in cells.items():
+            await _measure_cell(options, cell, work, peers, record, ends_s)
         modes = [peer for peer in peers if isinstance(peer, FleetMode)]
         if modes and options.arrival_s > 0.0:
-            arrivals = await measure_arrivals(
-                modes,
-                works[0],
-                seconds=options.arrival_s,
-                num_alternations=options.arrival_alternations,
-                max_tokens=options.max_tokens,
-                say=_say,
-            )
-        if fleets := [mode for mode in modes if mode.name == "fleet"]:
-            spans = await fleets[0].watched(works[0].questions[0], max_tokens=options.max_tokens)
-    return _Measured(turns=turns, arrivals=arrivals, spans=spans)
+            await _measure_arrivals(options, works[0], modes, record, ends_s)
+        num_measured = sum(len(record.alternations(cell)) for cell in cells)
+        if time.monotonic() >= ends_s:
+            _say(f"time is up, with {num_measured} of {options.alternations * len(cells)} alternations measured")
+        if (fleets := [mode for mode in modes if mode.name == "fleet"]) and not record.spans:
+            record.add_spans(await fleets[0].watched(works[0].questions[0], max_tokens=options.max_tokens))
+
+
+def _is_whole(options: argparse.Namespace, works: Sequence[Workload], names: Sequence[str], record: Record) -> bool:
+    """Whether there is nothing left to measure."""
+    has_arrivals = record.arrivals.keys() == LOADS.keys() or options.arrival_s == 0.0 or not any(map(is_ours, names))
+    has_cells = all(len(record.alternations(cell)) >= options.alternations for cell in _cells(options, works))
+    return has_cells and has_arrivals and ("fleet" not in names or bool(record.spans))
+
+
+def _cells(options: argparse.Namespace, works: Sequence[Workload]) -> dict[Cell, Workload]:
+    return {
+        Cell(workload=work.name, temperature=temperature, together=together): work
+        for work, temperature, together in product(works, options.temperature, options.together)
+    }
+
+
+async def _measure_cell(
+    options: argparse.Namespace, cell: Cell, work: Workload, peers: Sequence[Peer], record: Record, ends_s: float
+) -> None:
+    def is_through() -> bool:
+        return len(record.alternations(cell)) >= options.alternations or time.monotonic() >= ends_s
+
+    def tell(turn: Turn) -> None:
+        _say(f"{turn.cell.name}: {turn.peer} {turn.tokens_per_s:.1f} tokens/s")
+
+    if is_through():
+        return
+    async with aclosing(alternate(cell, work, peers, max_tokens=options.max_tokens, on_turn=tell)) as alternations:
+        async for turns in alternations:
+            record.add_alternation(turns)
+            if is_through():
+                return
+
+
+async def _measure_arrivals(
+    options: argparse.Namespace, work: Workload, modes: Sequence[FleetMode], record: Record, ends_s: float
+) -> None:
+    for load in LOADS:
+        if load in record.arrivals or time.monotonic() >= ends_s:
+            continue
+        if (capacity := record.capacity) is None:
+            capacity = await measure_capacity(modes[0], work, max_tokens=options.max_tokens)
+            record.add_capacity(capacity)
+            _say(f"off answers {capacity:.2f} requests per second")
+        arrivals = await measure_arrivals(
+            load,
+            modes,
+            work,
+            capacity=capacity,
+            seconds=options.arrival_s,
+            num_alternations=options.arrival_alternations,
+            max_tokens=options.max_tokens,
+        )
+        record.add_arrivals(load, arrivals)
+        for each in arrivals:
+            _say(f"{load} load, {each.mode}: median latency {each.latency_s['p50']:.2f} s")
 
 
 def _say(text: str) -> None:

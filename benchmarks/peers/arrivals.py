@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -14,7 +14,7 @@ from benchmarks.peers.workloads import Workload
 from specfleet.cli.load import Answer, ask, percentile, run_load
 from specfleet.options import GenerateOptions
 
-__all__ = ["LOADS", "Arrivals", "arrival_times", "measure_arrivals"]
+__all__ = ["LOADS", "Arrivals", "arrival_times", "measure_arrivals", "measure_capacity"]
 
 LOADS = {"low": (0.3,), "high": (0.8,), "fluctuating": (0.2, 1.2, 0.2, 1.2)}
 """Parts of what `off` can answer; with several, each holds for an equal part of the time."""
@@ -50,43 +50,41 @@ def arrival_times(rates: Sequence[float], *, seconds: float, seed: int) -> list[
 
 
 async def measure_arrivals(
+    load: str,
     modes: Sequence[FleetMode],
     work: Workload,
     *,
+    capacity: float,
     seconds: float,
     num_alternations: int,
     max_tokens: int,
-    say: Callable[[str], None],
 ) -> list[Arrivals]:
-    """Every load, the modes in turn with the same arrivals; each alternation has arrivals of its own."""
-    options: GenerateOptions = {"max_tokens": max_tokens, "temperature": 0.0}
-    capacity = await _capacity(modes[0], work, options)
-    say(f"off answers {capacity:.2f} requests per second")
-    found = []
-    for load, parts in LOADS.items():
-        answers: dict[str, list[Answer]] = {mode.name: [] for mode in modes}
-        elapsed_s = dict.fromkeys(answers, 0.0)
-        for number in range(num_alternations):
-            times = arrival_times([part * capacity for part in parts], seconds=seconds, seed=number)
-            for mode in modes:
-                began_s = time.perf_counter()
-                answers[mode.name] += await _asked(mode, work, options, times)
-                elapsed_s[mode.name] += time.perf_counter() - began_s
+    """The modes in turn with the same arrivals; each alternation has arrivals of its own."""
+    answers: dict[str, list[Answer]] = {mode.name: [] for mode in modes}
+    elapsed_s = dict.fromkeys(answers, 0.0)
+    for number in range(num_alternations):
+        times = arrival_times([part * capacity for part in LOADS[load]], seconds=seconds, seed=number)
         for mode in modes:
-            if answers[mode.name]:
-                found.append(
-                    _arrivals(load, mode.name, answers[mode.name], elapsed_s[mode.name], num_alternations * seconds)
-                )
-                say(f"{load} load, {mode.name}: median latency {found[-1].latency_s['p50']:.2f} s")
-    return found
+            began_s = time.perf_counter()
+            answers[mode.name] += await _asked(mode, work, _options(max_tokens), times)
+            elapsed_s[mode.name] += time.perf_counter() - began_s
+    return [
+        _arrivals(load, mode.name, answers[mode.name], elapsed_s[mode.name], num_alternations * seconds)
+        for mode in modes
+        if answers[mode.name]
+    ]
 
 
-async def _capacity(mode: FleetMode, work: Workload, options: GenerateOptions) -> float:
+async def measure_capacity(mode: FleetMode, work: Workload, *, max_tokens: int) -> float:
     """Requests per second that a fleet without drafts answers, when many ask at once."""
     mode.fleet.use("off")
-    prompts = [question.tokens for question in work.questions] * 2
+    prompts, options = [question.tokens for question in work.questions] * 2, _options(max_tokens)
     load = await run_load(mode.client, prompts, options, concurrency=_CAPACITY_TOGETHER, on_answer=lambda: None)
     return len(load.answers) / load.elapsed_s
+
+
+def _options(max_tokens: int) -> GenerateOptions:
+    return {"max_tokens": max_tokens, "temperature": 0.0}
 
 
 async def _asked(mode: FleetMode, work: Workload, options: GenerateOptions, times: Sequence[float]) -> list[Answer]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.peers.peer import Ask, Peer, Said
@@ -73,25 +73,19 @@ class Turn:
 
 
 async def alternate(
-    cell: Cell,
-    work: Workload,
-    peers: Sequence[Peer],
-    *,
-    num_alternations: int,
-    max_tokens: int,
-    on_turn: Callable[[Turn], None],
-) -> list[Turn]:
-    """All turns but the first of each peer, which warms it up."""
+    cell: Cell, work: Workload, peers: Sequence[Peer], *, max_tokens: int, on_turn: Callable[[Turn], None]
+) -> AsyncGenerator[list[Turn]]:
+    """One alternation after another, each a turn of every peer that can. Before the first each warms up by another."""
     ask = Ask(max_tokens=max_tokens, temperature=cell.temperature, seed=1, together=cell.together)
     able = [peer for peer in peers if peer.max_together is None or cell.together <= peer.max_together]
-    turns: list[Turn] = []
-    for number in range(num_alternations + 1):
+    for peer in able:
+        await _turn(cell, work, peer, ask)
+    while able:
+        turns: list[Turn] = []
         for peer in able:
-            turn = await _turn(cell, work, peer, ask)
-            if number:
-                turns.append(turn)
-                on_turn(turn)
-    return turns
+            turns.append(await _turn(cell, work, peer, ask))
+            on_turn(turns[-1])
+        yield turns
 
 
 async def _turn(cell: Cell, work: Workload, peer: Peer, ask: Ask) -> Turn:

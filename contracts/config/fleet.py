@@ -22,6 +22,7 @@ from contracts.errors import ConfigError, shown
 TEXT_NAME = "config"
 MOST_GUESTS = 8
 """Drafters in the target's process."""
+_EPSILON = 1e-6  # parts are fractions that are added up
 
 
 class FleetConfig(ConfigModel):
@@ -83,8 +84,9 @@ class FleetConfig(ConfigModel):
                 f"{len(guests)} drafters are with_target; at most {MOST_GUESTS} may be, for all of them and the target "
                 "share one Python"
             )
-        parts = [self.verifier.num_gpus, *(self.drafters[name].num_gpus for name in guests)]
-        if guests and sum(parts) > 1.0 + 1e-6 and any(parts[1:]):
+        own = 0.0 if self.engine.device == "cpu" else self.verifier.num_gpus
+        parts = [own, *(self.drafters[name].num_gpus for name in guests)]
+        if any(parts[1:]) and sum(parts) > 1.0 + _EPSILON:
             shares = ", ".join(f"{part:g}" for part in parts)
             raise ValueError(
                 f"verifier.num_gpus and the num_gpus of drafters with_target are {shares}; together they must be at "

@@ -16,6 +16,7 @@ from benchmarks.peers.figures import Same, compared, rows, same_tokens
 from benchmarks.peers.line_process import said
 from benchmarks.peers.peer import Said
 from benchmarks.peers.pictures import draw
+from benchmarks.peers.record import FILE, Record
 from benchmarks.peers.report import Report, content, markdown
 from benchmarks.peers.turns import Cell, Turn
 from benchmarks.peers.workloads import workload
@@ -45,6 +46,20 @@ def turn(peer: str, elapsed_s: float, *, cell: Cell = CELL, tokens: tuple[int, .
         peak_bytes=2**20,
         router_s=0.001 if ours else None,
         answers=(answer,),
+    )
+
+
+def arrivals(load: str, mode: str) -> Arrivals:
+    seconds = {"p50": 0.5, "p90": 1.0, "p99": 2.0}
+    return Arrivals(
+        load=load,
+        mode=mode,
+        requests_per_s=1.0,
+        num_requests=60,
+        tokens_per_s=30.0,
+        latency_s=seconds,
+        first_token_s=seconds,
+        token_s=seconds,
     )
 
 
@@ -181,7 +196,6 @@ def test_workloads_take_their_tasks_in_turn(tmp_path: Path) -> None:
 
 def test_everything_measured_is_told_and_drawn(tmp_path: Path) -> None:
     measured = [*turns(), *(replace(each, cell=replace(CELL, together=4)) for each in turns() if each.router_s)]
-    seconds = {"p50": 0.5, "p90": 1.0, "p99": 2.0}
     report = Report(
         machine="a machine",
         conditions={"max_tokens": 64, "drafters": ["general", "sql"]},
@@ -189,20 +203,7 @@ def test_everything_measured_is_told_and_drawn(tmp_path: Path) -> None:
         rows=rows(measured),
         ratios=compared(measured),
         same=same_tokens(measured),
-        arrivals=[
-            Arrivals(
-                load=load,
-                mode=mode,
-                requests_per_s=1.0,
-                num_requests=60,
-                tokens_per_s=30.0,
-                latency_s=seconds,
-                first_token_s=seconds,
-                token_s=seconds,
-            )
-            for load in ("low", "high")
-            for mode in ("off", "fleet")
-        ],
+        arrivals=[arrivals(load, mode) for load in ("low", "high") for mode in ("off", "fleet")],
         spans=[
             Span(process=process, name=name, began_s=10.0 + at_s, ended_s=10.02 + at_s, num_rows=5)
             for process, name, at_s in (
@@ -223,6 +224,33 @@ def test_everything_measured_is_told_and_drawn(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"at-once.png", "acceptance.png"}, "what there is, no more"
 
 
+def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    """But for the alternation that was being written, and under the same conditions alone."""
+    conditions = {"max_tokens": 64, "drafters": ("general", "sql"), "machine": "a machine"}
+    measured, per = turns(), len(PEERS)
+    record = Record(tmp_path, conditions)
+    for first in (0, per):
+        record.add_alternation(measured[first : first + per])
+    record.add_capacity(1.5)
+    record.add_arrivals("low", [arrivals("low", "off"), arrivals("low", "fleet")])
+    record.add_spans([Span(process="router", name="plan", began_s=1.0, ended_s=2.0, num_rows=5)])
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"alternation": [{"cel')
+    again = Record(tmp_path, conditions, go_on=True)
+    assert again.turns == measured[: 2 * per]
+    assert (again.capacity, again.arrivals, again.spans) == (1.5, record.arrivals, record.spans)
+    again.add_alternation(measured[2 * per : 3 * per])
+    assert len(Record(tmp_path, conditions, go_on=True).alternations(CELL)) == 3
+    with pytest.raises(
+        InvalidArgument, match=r"with machine 'a machine', and this run has 'another'; the rest must be"
+    ):
+        Record(tmp_path, {**conditions, "machine": "another"}, go_on=True)
+    assert Record(tmp_path, conditions).turns == [], "without it, all begins anew"
+    (tmp_path / FILE).write_text("nothing\n")
+    with pytest.raises(InvalidArgument, match="is no record of a run"):
+        Record(tmp_path, conditions, go_on=True)
+
+
 @pytest.mark.timeout(300)  # processes that load torch, one of them transformers too
 def test_one_run_of_peers_on_the_small_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peers = ["hf-plain", "off", "fleet"]
@@ -231,6 +259,9 @@ def test_one_run_of_peers_on_the_small_target(tmp_path: Path, capsys: pytest.Cap
     loads = ["--arrival-s", "0.3", "--arrival-alternations", "1"]
     only = [word for peer in peers for word in ("--only", peer)]
     assert main([*asked, *short, *loads, *only, "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    whole = (tmp_path / FILE).read_bytes()
+    assert main([*asked, *short, *loads, *only, "--out", str(tmp_path), "--go-on"]) == 0, capsys.readouterr().err
+    assert (tmp_path / FILE).read_bytes() == whole, "there was nothing left to measure"
     written = json.loads((tmp_path / "peers.json").read_text())
     assert [row["peer"] for row in written["rows"]] == peers
     for row in written["rows"]:

@@ -11,7 +11,7 @@ from functools import partial
 import grpc
 import pytest
 
-from cluster.hosting import Hosted, HostedState, Wire, drafter
+from cluster.hosting import Hosted, HostedState, Shared, drafter
 from contracts.config import DrafterConfig
 from contracts.errors import CheckpointError, RankLost, SpecfleetError
 from specfleet.v1 import fleet_pb2
@@ -23,8 +23,8 @@ NOBODY = "127.0.0.1:1"
 
 
 @pytest.fixture
-def wire() -> Iterator[Wire]:
-    made = Wire()
+def shared() -> Iterator[Shared]:
+    made = Shared()
     yield made
     made.close()
 
@@ -40,10 +40,10 @@ def until(hosted: Hosted, phase: str) -> None:
         state = next_state(hosted, state)
 
 
-def test_a_router_that_is_lost_is_joined_again(wire: Wire) -> None:
+def test_a_router_that_is_lost_is_joined_again(shared: Shared) -> None:
     async def run() -> None:
         async with RouterSide() as router:
-            hosted = Hosted(LOOKUP, wire=wire, router=router.address)
+            hosted = Hosted(LOOKUP, shared=shared, router=router.address)
             await router.joined()
             await asyncio.to_thread(until, hosted, "joined")
             port = router.port
@@ -57,10 +57,10 @@ def test_a_router_that_is_lost_is_joined_again(wire: Wire) -> None:
     asyncio.run(run())
 
 
-def test_it_loads_serves_and_leaves_when_told(wire: Wire) -> None:
+def test_it_loads_serves_and_leaves_when_told(shared: Shared) -> None:
     async def run() -> None:
         async with RouterSide() as router:
-            hosted = Hosted(LOOKUP, wire=wire, router=router.address)
+            hosted = Hosted(LOOKUP, shared=shared, router=router.address)
             peer = await router.joined()
             assert peer.hello.drafter_hello.name == "lookup"
             await asyncio.to_thread(until, hosted, "joined")
@@ -72,7 +72,7 @@ def test_it_loads_serves_and_leaves_when_told(wire: Wire) -> None:
     asyncio.run(run())
 
 
-def test_one_that_is_told_to_leave_while_it_loads_goes_when_it_has(wire: Wire) -> None:
+def test_one_that_is_told_to_leave_while_it_loads_goes_when_it_has(shared: Shared) -> None:
     may_load = threading.Event()
 
     @contextmanager
@@ -81,7 +81,7 @@ def test_one_that_is_told_to_leave_while_it_loads_goes_when_it_has(wire: Wire) -
         with LOOKUP() as node:
             yield node
 
-    hosted = Hosted(slow, wire=wire, router=NOBODY)
+    hosted = Hosted(slow, shared=shared, router=NOBODY)
     hosted.leave()
     assert hosted.state(after=-1, timeout_s=60).phase == "loading"
     may_load.set()
@@ -107,9 +107,9 @@ def failing(error: Exception) -> Callable[[], AbstractContextManager[Worker]]:
     ],
 )
 def test_what_can_never_work_is_told_from_what_may_work_again(
-    wire: Wire, error: Exception, phase: str, reason: str
+    shared: Shared, error: Exception, phase: str, reason: str
 ) -> None:
-    state = Hosted(failing(error), wire=wire, router=NOBODY).state(after=0, timeout_s=60)
+    state = Hosted(failing(error), shared=shared, router=NOBODY).state(after=0, timeout_s=60)
     assert (state.phase, state.reason) == (phase, reason)
     assert state.to_plain() == {"version": 1, "phase": phase, "reason": reason}
 
@@ -119,14 +119,14 @@ def test_what_can_never_work_is_told_from_what_may_work_again(
     [(grpc.StatusCode.INVALID_ARGUMENT, "refused"), (grpc.StatusCode.ALREADY_EXISTS, "failed")],
 )
 def test_a_name_that_is_taken_is_taken_by_a_predecessor_for_a_while(
-    wire: Wire, code: grpc.StatusCode, phase: str
+    shared: Shared, code: grpc.StatusCode, phase: str
 ) -> None:
     def judge(hello: fleet_pb2.FromWorker) -> Refusal | None:
         return code, "not you"
 
     async def run() -> None:
         async with RouterSide(judge=judge) as router:
-            hosted = Hosted(LOOKUP, wire=wire, router=router.address)
+            hosted = Hosted(LOOKUP, shared=shared, router=router.address)
             state = await asyncio.to_thread(hosted.state, after=0, timeout_s=60)
             while state.phase in ("serving", "joined"):
                 state = await asyncio.to_thread(next_state, hosted, state)
@@ -135,20 +135,20 @@ def test_a_name_that_is_taken_is_taken_by_a_predecessor_for_a_while(
     asyncio.run(run())
 
 
-def test_asking_takes_no_longer_than_allowed(wire: Wire) -> None:
+def test_asking_takes_no_longer_than_allowed(shared: Shared) -> None:
     may_load = threading.Event()
 
     def slow() -> AbstractContextManager[Worker]:
         may_load.wait(60)
         raise SpecfleetError("enough")
 
-    hosted = Hosted(slow, wire=wire, router=NOBODY)
+    hosted = Hosted(slow, shared=shared, router=NOBODY)
     assert hosted.state(after=0, timeout_s=0.01) == HostedState(version=0, phase="loading")
     may_load.set()
     assert hosted.state(after=0, timeout_s=60).phase == "failed"
 
 
-def test_two_in_one_process_serve_and_leave_by_themselves(wire: Wire) -> None:
+def test_two_in_one_process_serve_and_leave_by_themselves(shared: Shared) -> None:
     """The second loads when the first has."""
     may_load = threading.Event()
 
@@ -160,9 +160,9 @@ def test_two_in_one_process_serve_and_leave_by_themselves(wire: Wire) -> None:
 
     async def run() -> None:
         async with RouterSide() as router:
-            first = Hosted(slow, wire=wire, router=router.address)
+            first = Hosted(slow, shared=shared, router=router.address)
             make = partial(drafter, "other", DrafterConfig(kind="recycling"))
-            second = Hosted(make, wire=wire, router=router.address, after=first)
+            second = Hosted(make, shared=shared, router=router.address, wait=first.wait_until_loaded)
             assert second.state(after=0, timeout_s=0.1).phase == "loading"
             may_load.set()
             peers = [await router.joined() for _ in range(2)]

@@ -104,7 +104,8 @@ def test_the_verifiers_place_is_that_of_the_drafters_in_its_process_too() -> Non
         }
     )
     verifier, near, far = placements(config, has_gpus=True, is_local=False)
-    assert (verifier.amounts, verifier.labels, verifier.guests) == ({"CPU": 1.5, "GPU": 1.0}, {"zone": "b"}, ("near",))
+    assert (verifier.amounts, verifier.labels) == ({"CPU": 1.5, "GPU": 1.0}, {"zone": "b"})
+    assert verifier.guests == {"near": {"CPU": 0.5, "GPU": 0.25}}
     assert near == Placement(name="near", amounts={}, labels={}, is_guest=True)
     assert far == place("far", CPU=1.0)
 

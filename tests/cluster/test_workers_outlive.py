@@ -222,13 +222,6 @@ def check_a_guest_comes_and_goes(of: Around, fleet: RunningFleet) -> None:
         assert (done.returncode, done.stdout) == (0, said), done.stderr
     assert fleet.pid_of("guest", since=num_lines) == before
 
-    content = json.loads(of.file.read_text())
-    content["drafters"]["late"] = content["drafters"]["guest"]
-    of.file.write_text(json.dumps(content))
-    done = command(of.state, "add-drafter", "late", "-c", str(of.file))
-    assert done.returncode == 1
-    assert "late is with_target, and the verifier that runs has booked no place for it" in done.stderr
-
     num_lines = len(fleet.lines)
     os.kill(before, signal.SIGKILL)
     fleet.said("guest lost its process", since=num_lines)

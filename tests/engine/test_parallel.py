@@ -200,7 +200,7 @@ def test_a_rank_that_stops_before_it_listens_is_an_error_too(started: list[BaseP
     started.append(context.Process(target=rank_main.join_and_stop, args=(address,)))
     for process in started:
         process.start()
-    heard = ours.poll(20.0)
+    heard = ours.poll(PATIENCE_S)
     started[1].kill()
     for process in started:
         process.join(PATIENCE_S)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import grpc
 import pytest
 
+from contracts.config import DrafterConfig, FleetConfig
+from contracts.errors import CheckpointError
 from specfleet.v1 import fleet_pb2
 from tests.workers.echo import Echo, Faulty, echoed
 from tests.workers.router_side import Peer, Refusal, RouterSide
 from workers.inbox import Inbox
 from workers.link import Arrival
 from workers.process import Guest, Worker, serve_with_guests
+from workers.verifier.guests import hosted_guests
 
 DRAIN = fleet_pb2.ToWorker(drain=fleet_pb2.Drain())
 
@@ -115,3 +119,29 @@ def test_a_guest_that_fails_ends_all_with_its_error() -> None:
             await asyncio.wait_for(peers["host"].is_over.wait(), 60)
 
     asyncio.run(run())
+
+
+def test_a_drafter_that_cannot_be_loaded_is_missed_by_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is the matter with it."""
+
+    @contextmanager
+    def hosted(name: str, config: DrafterConfig) -> Iterator[Worker]:
+        match name:
+            case "nowhere":
+                raise CheckpointError("there is no such folder")
+            case "large":
+                raise OSError("Cannot allocate memory")
+            case _:
+                yield Echo(name)
+
+    monkeypatch.setattr("workers.verifier.guests.hosted", hosted)
+    guest = {"kind": "model", "with_target": True, "engine": {"model": "m"}}
+    drafters = {"nowhere": guest, "far": {"kind": "recycling"}, "large": guest, "near": guest}
+    config = FleetConfig.model_validate({"engine": {"model": "target"}, "drafters": drafters})
+    with ExitStack() as stack:
+        assert [guest.worker.name for guest in hosted_guests(config, stack)] == ["near"]
+    assert "nowhere is not served: there is no such folder" in caplog.text
+    assert "large is not served" in caplog.text
+    assert "Cannot allocate memory" in caplog.text

@@ -73,6 +73,7 @@ class DrafterNode:
     def run(self, inbox: Inbox[Arrival]) -> None:
         """Works until the inbox is closed, or the router says that this is all."""
         stream: Stream | None = None
+        self.reset()  # it may have worked before
         while (arrivals := inbox.take(wait=not self.has_work, most_s=self._wait_s)) is not None:
             for arrival in arrivals:
                 if arrival.message is None:

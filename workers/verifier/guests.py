@@ -10,7 +10,7 @@ import logging
 from contextlib import ExitStack
 
 from contracts.config import FleetConfig
-from contracts.errors import InvalidArgument
+from contracts.errors import SpecfleetError
 from workers.drafter_node.hosting import hosted
 from workers.process import Guest
 
@@ -27,8 +27,10 @@ def hosted_guests(config: FleetConfig, stack: ExitStack) -> list[Guest]:
             continue
         try:
             node = stack.enter_context(hosted(name, drafter.as_booked))
-        except InvalidArgument as error:
-            logger.error("%s is refused, and stays so: %s", name, error)
+        except SpecfleetError as error:
+            logger.error("%s is not served: %s", name, error)
+        except Exception:  # such as a cache that finds no memory
+            logger.exception("%s is not served", name)
         else:
             guests.append(Guest(worker=node, tls=config.security.tls_of("drafter")))
     return guests

@@ -41,9 +41,10 @@ class Team {
   // work(piece) for piece 0..pieces-1, on the caller and at most size - 1 helpers.
   template <class Work>
   void each(int size, int pieces, const Work& work) {
-    std::unique_lock<std::mutex> alone(users_, std::try_to_lock);
-    // Another engine of this process has the helpers just now: do without them.
-    if (size <= 1 || pieces <= 1 || !alone.owns_lock()) {
+    std::unique_lock<std::mutex> alone(users_, std::defer_lock);
+    // Where another engine of this process has the helpers just now: do without them. Who needs none takes them from
+    // nobody.
+    if (size <= 1 || pieces <= 1 || !alone.try_lock()) {
       for (int piece = 0; piece < pieces; ++piece) work(piece);
       return;
     }
