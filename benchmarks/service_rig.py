@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -46,13 +47,12 @@ class WorkerProcesses:
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str) -> None:
+        """It ends with this process, however that ends."""
+        tied = [sys.executable, "-m", "cluster.tied", str(os.getpid()), "", sys.executable, "-m"]
         command = ["workers.verifier"] if name == "verifier" else ["workers.drafter", "--name", name]
+        options = ["--router", f"127.0.0.1:{self.port}", "--config", str(self.config)]
         with self.log.open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", *command, "--router", f"127.0.0.1:{self.port}", "--config", str(self.config)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            self.running[name] = subprocess.Popen([*tied, *command, *options], stdout=log, stderr=subprocess.STDOUT)
 
     def kill(self, name: str) -> None:
         """Without a word, as machines do."""

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,21 @@ from types import FrameType
 import torch
 
 from contracts.errors import AlreadyExists, InvalidArgument, SpecfleetError
-from models.family import DEMO
+from models.family import DEMO, FamilyPlan
 from models.recipe import Recipe, Unfinished
 
 STAGES = ("prepare", "target", "decay", "drafters", "teacher", "distil", "export", "evaluate")
+
+_AMOUNTS: Mapping[str, tuple[int, str]] = {
+    "--shallow-steps": (DEMO.target_shallow_steps, "steps of the target while it has few layers"),
+    "--target-steps": (DEMO.target_stable_steps, "steps of it at the full learning rate; a later run may raise it"),
+    "--decay-steps": (DEMO.target_decay_steps, "steps over which its learning rate then falls to zero"),
+    "--general-steps": (DEMO.general_steps, "steps of the general drafter on text"),
+    "--specialist-steps": (DEMO.specialist_steps, "steps of each specialist on its text, from the general one"),
+    "--teacher-prompts": (DEMO.num_teacher_prompts, "prompts of each domain that the target continues"),
+    "--distil-steps": (DEMO.distil.num_steps, "steps of each drafter on what the target said"),
+}
+"""How much of everything: a plan of many hours can be cut to fewer."""
 
 
 def log(line: str) -> None:
@@ -101,24 +112,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="stop training after so many minutes of CPU time"
     )
-    parser.add_argument(
-        "--shallow-steps",
-        type=int,
-        default=DEMO.target_shallow_steps,
-        help="steps of the target while it has few layers (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--target-steps",
-        type=int,
-        default=DEMO.target_stable_steps,
-        help="steps of the target at the full learning rate (default: %(default)s); a later run may raise it",
-    )
-    parser.add_argument(
-        "--decay-steps",
-        type=int,
-        default=DEMO.target_decay_steps,
-        help="steps over which the target's learning rate then falls to zero (default: %(default)s)",
-    )
+    for option, (amount, what) in _AMOUNTS.items():
+        parser.add_argument(option, type=int, default=amount, metavar="N", help=f"{what} (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument(
@@ -128,15 +123,29 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def check_arguments(given: argparse.Namespace) -> None:
-    for name in ("threads", "shallow_steps", "target_steps", "decay_steps"):
-        if getattr(given, name) < 1:
-            raise InvalidArgument(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be 1 or more")
+    for option in ("--threads", *_AMOUNTS):
+        if (value := getattr(given, option[2:].replace("-", "_"))) < 1:
+            raise InvalidArgument(f"{option} is {value}; it must be 1 or more")
     if not given.minutes > 0:  # NaN fails this too
         raise InvalidArgument(f"--minutes is {given.minutes}; it must be greater than 0")
     if given.device not in ("cpu", "cuda"):
         raise InvalidArgument(f"--device is {given.device!r}; it must be cpu or cuda")
     if given.device == "cuda" and not torch.cuda.is_available():
         raise InvalidArgument("--device is 'cuda', but this machine has no CUDA device; use --device cpu")
+
+
+def plan_of(given: argparse.Namespace) -> FamilyPlan:
+    """The demo family's, with as much of everything as was asked for."""
+    return replace(
+        DEMO,
+        target_shallow_steps=given.shallow_steps,
+        target_stable_steps=given.target_steps,
+        target_decay_steps=given.decay_steps,
+        general_steps=given.general_steps,
+        specialist_steps=given.specialist_steps,
+        num_teacher_prompts=given.teacher_prompts,
+        distil=replace(DEMO.distil, num_steps=given.distil_steps),
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -153,12 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
 def build(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     recipe = Recipe(
-        plan=replace(
-            DEMO,
-            target_shallow_steps=given.shallow_steps,
-            target_stable_steps=given.target_steps,
-            target_decay_steps=given.decay_steps,
-        ),
+        plan=plan_of(given),
         corpus=given.corpus,
         work=given.work,
         out=given.out,

@@ -17,18 +17,20 @@ _BFLOAT16_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 def best_dtype() -> str:
-    """The quicker one for torch on this processor: where it has no products of bfloat16, they are worked out number by
+    """The quicker one for torch on this machine: a processor that has no products of bfloat16 works them out number by
     number, and a token takes many times as long as in float32."""
+    if torch.cuda.is_available():
+        return "bfloat16"
     has = torch.cpu.get_capabilities()
     return "bfloat16" if any(has.get(name) for name in _BFLOAT16_PRODUCTS) else "float32"
 
 
 def hugging_face(
-    way: str, *, target: str, assistant: str | None, dtype: str, threads: int
+    way: str, *, target: str, assistant: str | None, device: str, dtype: str, threads: int
 ) -> AbstractAsyncContextManager[LineProcess]:
     """One request at a time: with an assistant or prompt lookup `generate` takes no batch."""
     command = [sys.executable, "-m", "benchmarks.peers.hugging_face_process", "--way", way, "--target", target]
-    command += ["--threads", str(threads), "--dtype", dtype]
+    command += ["--threads", str(threads), "--device", device, "--dtype", dtype]
     if assistant is not None:
         command += ["--assistant", assistant]
     return line_process(f"{PREFIX}{way}", command, threads=threads, max_together=1)

@@ -30,19 +30,20 @@ def main() -> int:
     parser.add_argument("--target", required=True, metavar="DIR")
     parser.add_argument("--assistant", metavar="DIR")
     parser.add_argument("--threads", type=int, required=True, metavar="N")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     dtype = getattr(torch, options.dtype)
-    target = transformers.AutoModelForCausalLM.from_pretrained(options.target, dtype=dtype)
+    target = transformers.AutoModelForCausalLM.from_pretrained(options.target, dtype=dtype).to(options.device)
     speculation: dict[str, Any] = {}
     if options.way == "assisted":
         if options.assistant is None:
             raise InvalidArgument("--way assisted has no model to assist; name one with --assistant DIR")
         assistant = transformers.AutoModelForCausalLM.from_pretrained(options.assistant, dtype=dtype)
-        speculation = {"assistant_model": assistant}
+        speculation = {"assistant_model": assistant.to(options.device)}
     elif options.way == "lookup":
         speculation = {"prompt_lookup_num_tokens": _LOOKUP_TOKENS}
     print(json.dumps([]), flush=True)
@@ -53,7 +54,7 @@ def main() -> int:
 
 
 def _answer(target: Any, speculation: dict[str, Any], tokens: list[int], turn: dict[str, Any]) -> dict[str, Any]:
-    prompt, clock = torch.tensor([tokens]), _RoundClock()
+    prompt, clock = torch.tensor([tokens], device=target.device), _RoundClock()
     torch.manual_seed(turn["seed"])
     sampling: dict[str, Any] = {"do_sample": False}
     if turn["temperature"] > 0.0:

@@ -104,7 +104,12 @@ async def lined_up(names: Sequence[str], target: str, rig: Rig) -> AsyncIterator
             if name in _HUGGING_FACE:
                 found[name] = await stack.enter_async_context(
                     hf.hugging_face(
-                        way, target=target, assistant=rig.drafters[0], dtype=rig.their_dtype, threads=rig.threads
+                        way,
+                        target=target,
+                        assistant=rig.drafters[0],
+                        device=rig.device,
+                        dtype=rig.their_dtype,
+                        threads=rig.threads,
                     )
                 )
             elif name in _LLAMA:
