@@ -62,10 +62,14 @@ def test_the_workspace_of_a_large_model_is_bounded_where_its_texts_are_long() ->
     heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14_336}
     config = ModelConfig.parse({**shape, **heads, "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5})
     logits = 512 * 128_256 * 4
-    assert workspace_bytes(config, num_ranks=1, max_batch_rows=512, max_context=131_072) == 2 * 2**28 + 4 * logits
-    scratch = 512 * 32 * 8 * 130 * 4
-    assert workspace_bytes(config, num_ranks=1, max_batch_rows=512, max_context=1024) == 2 * scratch + 4 * logits
-    assert workspace_bytes(config, num_ranks=4, max_batch_rows=512, max_context=1024) == (2 * scratch + 4 * logits) // 4
+    scratch, stream, inner = 512 * 32 * 8 * 130 * 4, 512 * 3 * 4096 * 4, 512 * 3 * 14_336 * 4
+
+    def planned(num_ranks: int, max_context: int) -> int:
+        return workspace_bytes(config, num_ranks=num_ranks, max_batch_rows=512, max_context=max_context)
+
+    assert planned(1, 131_072) == 2 * (stream + inner) + 2 * 2**28 + 4 * logits
+    assert planned(1, 1024) == 2 * (stream + inner) + 2 * scratch + 4 * logits
+    assert planned(4, 1024) == 2 * stream + (2 * inner + 2 * scratch + 4 * logits) // 4
 
 
 class Two(SingleRank):
