@@ -20,11 +20,12 @@ from contracts.errors import SpecfleetError
 from specfleet.errors import InvalidRequest
 from workers.process import Worker, is_final, serve
 
-__all__ = ["Hosted", "HostedState", "Shared", "drafter", "verifier"]
+__all__ = ["ENDED", "Hosted", "HostedState", "Shared", "drafter", "verifier"]
 
 logger = logging.getLogger(__name__)
 
-_ENDED = ("left", "refused", "failed")
+ENDED = ("left", "refused", "failed")
+"""Phases that nothing follows."""
 Phase = Literal["loading", "serving", "joined", "left", "refused", "failed"]
 
 
@@ -104,7 +105,7 @@ class Hosted:
 
     def wait_until_ended(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._state.phase in _ENDED)
+            self._changed.wait_for(lambda: self._state.phase in ENDED)
 
     @property
     def is_dismissed(self) -> bool:
@@ -116,7 +117,7 @@ class Hosted:
     def is_over(self) -> bool:
         """Whether it has ended, or was told to."""
         with self._changed:
-            return self._is_leaving or self._state.phase in _ENDED
+            return self._is_leaving or self._state.phase in ENDED
 
     def _run(self, wait: Callable[[], None]) -> None:
         wait()

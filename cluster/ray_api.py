@@ -6,7 +6,6 @@ actor's own process, and talks to the router alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,12 +27,11 @@ from ray.util.placement_group import PlacementGroup, get_placement_group, placem
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.figures import Figure, worker_figures
-from cluster.hosting import Hosted, Shared, drafter, verifier
+from cluster.lodging import ABSENT, ENDED, DrafterHost, Host, TargetHost, made_of
 from cluster.plan import VERIFIER, Dial, Node, Placement
 from cluster.ray_settings import check_asks_for_token, report_s
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.errors import AlreadyExists, InvalidArgument, Unavailable, shown
-from contracts.logs import settle_logs
 
 __all__ = ["Actor", "Cluster", "Guest", "Part", "Sighting"]
 
@@ -41,7 +39,6 @@ Part = Literal["head", "raylet"]
 """What of Ray a fleet's command cannot do without: the cluster's head, and the raylet of its own machine."""
 
 _NAMESPACE = "specfleet"
-_WATCH_S = 30.0
 _CONNECT_S = 5.0
 _PROBE_S = 1.0
 _OBJECT_STORE_BYTES = 80 * 2**20  # no object of ours is ever in it; this is the least that Ray takes
@@ -51,7 +48,6 @@ _LOCAL_CPUS = 100_000
 _HELD_BY_GROUP = re.compile(r"_group_([0-9]+_)?[0-9a-f]{36}$")
 _NUM_CALLS = 4  # one waits for changes, the others are answered meanwhile
 _NUM_CALLS_A_GUEST = 2
-_ABSENT = "absent"  # a drafter in a process of the target that was started anew
 
 
 class _Gauges:
@@ -67,107 +63,33 @@ class _Gauges:
             gauge.set(figure.value, dict(figure.labels))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Lodged:
-    """A node in this process, and what it was made of; of a drafter in the target's also who wants it there."""
+class Verifier(TargetHost):
+    """Its name is what Ray's dashboard shows."""
 
-    hosted: Hosted
-    made_of: str
-    wanted_by: set[str] = field(default_factory=set)
-
-    def state(self, after: int, timeout_s: float) -> dict[str, Any]:
-        """How it is, with the process that it lives in."""
-        state = self.hosted.state(after=after, timeout_s=timeout_s).to_plain()
-        return {**state, "pid": os.getpid(), "made_of": self.made_of}
+    def __init__(self, dial: Dial, engine: str, config: str, booked: str) -> None:
+        super().__init__(dial, engine, config, booked)
+        _publish(self)
 
 
-class _Hosting:
-    """What both actors do. Their classes differ in name, for that is what Ray's dashboard shows, and in that drafters
-    may live in the target's."""
+class Drafter(DrafterHost):
+    """Likewise."""
 
-    def __init__(self, kind: str, name: str) -> None:
-        settle_logs(kind)
-        self._name, self._shared = name, Shared()
-        self._lodged: dict[str, _Lodged] = {}
-        threading.Thread(target=self._publish, daemon=True, name="metrics").start()
+    def __init__(self, dial: Dial, name: str, config: str) -> None:
+        super().__init__(dial, name, config)
+        _publish(self)
 
-    def state(self, name: str, after: int) -> dict[str, Any]:
-        """How a node is, as soon as it is not as it was at version `after`."""
-        lodged = self._lodged.get(name)
-        return _nowhere("") if lodged is None else lodged.state(after, _WATCH_S)
 
-    def leave(self) -> None:
-        """Tells the node of this process to go."""
-        self._lodged[self._name].hosted.leave()
+def _publish(host: Host) -> None:
+    """Tells Ray's metrics how all that lives in this process is, for ever."""
 
-    def end(self) -> None:
-        """Ends the process in a way that Ray takes for an accident, after which it starts another."""
-        os._exit(1)
-
-    def _publish(self) -> None:
-        """Tells Ray's metrics how all of it is, for ever."""
+    def publish() -> None:
         gauges, every_s = _Gauges(), report_s(os.environ) / 2.0
         while True:
-            for name, lodged in list(self._lodged.items()):
-                if name != self._name and lodged.hosted.is_dismissed:
-                    continue
-                gauges.set(worker_figures(name, lodged.hosted, is_guest=name != self._name))
+            for name, hosted in host.told_of().items():
+                gauges.set(worker_figures(name, hosted, is_guest=name != host.name))
             time.sleep(every_s)
 
-
-class Verifier(_Hosting):
-    def __init__(self, dial: Dial, engine: str, config: str, booked: str) -> None:
-        super().__init__("verifier", VERIFIER)
-        of = EngineConfig.model_validate(json.loads(engine))
-        rounds = VerifierConfig.model_validate(json.loads(config))
-        make = partial(verifier, VERIFIER, of, rounds)
-        hosted = Hosted(make, shared=self._shared, router=dial.router, tls=dial.security.tls_of("verifier"))
-        self._lodged[VERIFIER] = _Lodged(hosted=hosted, made_of=_made_of(dial, engine, config, booked))
-        self._guests = threading.Lock()
-        self._given_up = set[str]()
-        """Whoever wants a drafter here no more; what they asked before may come after."""
-
-    def lodge(self, stay: str, dial: Dial, name: str, config: str) -> dict[str, Any]:
-        """Makes a drafter live here, unless one of that name does; and how it is. `stay` is who wants it."""
-        made_of = _made_of(dial, name, config)
-        with self._guests:
-            if stay in self._given_up:
-                return {**_nowhere(made_of), "phase": "left"}
-            known = self._lodged.get(name)
-            if known is None or known.hosted.is_over:
-                known = self._lodged[name] = _Lodged(hosted=self._guest(dial, name, config), made_of=made_of)
-            known.wanted_by.add(stay)
-        return known.state(-1, 0.0)
-
-    def dismiss(self, stay: str, name: str) -> None:
-        """Tells a drafter to go, if it is here for whoever wants it no more."""
-        with self._guests:
-            self._given_up.add(stay)
-            known = self._lodged.get(name)
-            if known is not None and stay in known.wanted_by:
-                known.hosted.leave()
-
-    def _guest(self, dial: Dial, name: str, config: str) -> Hosted:
-        """It loads when the target has, and when its predecessor has ended, whose memory it may need."""
-        target, before = self._lodged[VERIFIER].hosted, self._lodged.get(name)
-
-        def wait() -> None:
-            target.wait_until_loaded()
-            if before is not None:
-                before.hosted.wait_until_ended()
-
-        make = partial(drafter, name, DrafterConfig.model_validate(json.loads(config)))
-        tls = dial.security.tls_of("drafter")
-        return Hosted(make, shared=self._shared, router=dial.router, tls=tls, wait=wait)
-
-
-class Drafter(_Hosting):
-    def __init__(self, dial: Dial, name: str, config: str) -> None:
-        super().__init__("drafter", name)
-        of = DrafterConfig.model_validate(json.loads(config))
-        make = partial(drafter, name, of)
-        hosted = Hosted(make, shared=self._shared, router=dial.router, tls=dial.security.tls_of("drafter"))
-        self._lodged[name] = _Lodged(hosted=hosted, made_of=_made_of(dial, name, config))
+    threading.Thread(target=publish, daemon=True, name="metrics").start()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +125,7 @@ class Actor:
                 return Sighting(phase="gone", reason=_one_line(error))
             self.news = self._first_news()
             return Sighting(phase="lost")
-        if state["phase"] == _ABSENT:
+        if state["phase"] == ABSENT:
             self.news = self._first_news()
             return Sighting(phase="lost")
         is_new = state["pid"] != self._pid or state["version"] != self._version
@@ -242,7 +164,7 @@ class Guest(Actor):
 
     def __init__(self, name: str, handle: Any, arguments: Sequence[Any]) -> None:
         self._arguments, self._stay = arguments, uuid.uuid4().hex
-        super().__init__(name, handle, made_of=_made_of(*arguments))
+        super().__init__(name, handle, made_of=made_of(*arguments))
 
     def leave(self) -> None:
         """Tells its node to go; that it has gone will be news."""
@@ -261,7 +183,7 @@ class Guest(Actor):
 
     def _next_news(self) -> Any:
         """None when it has ended: what it does next it does because it is told to."""
-        return None if self._phase in ("left", "refused", "failed") else super()._next_news()
+        return None if self._phase in ENDED else super()._next_news()
 
 
 class Cluster:
@@ -350,7 +272,7 @@ class Cluster:
         """The verifier group. Its place stays its own while Ray restarts it."""
         booked = json.dumps([placement.guests, placement.amounts], sort_keys=True)
         arguments = (dial, engine.model_dump_json(), config.model_dump_json(), booked)
-        if (found := self.find(VERIFIER, _made_of(*arguments))) is not None:
+        if (found := self.find(VERIFIER, made_of(*arguments))) is not None:
             self._target = found.handle
             return found
         group = self._group(placement)
@@ -363,7 +285,7 @@ class Cluster:
     def place_drafter(self, placement: Placement, config: DrafterConfig, dial: Dial) -> Actor:
         """A drafter, wherever there is room for it."""
         arguments = (dial, placement.name, config.model_dump_json())
-        if (found := self.find(placement.name, _made_of(*arguments))) is not None:
+        if (found := self.find(placement.name, made_of(*arguments))) is not None:
             return found
         made = self._options(Drafter, placement, label_selector=dict(placement.labels))
         return _actor(placement.name, partial(made.remote, *arguments), None)
@@ -419,7 +341,7 @@ class Cluster:
         """Ends what this process placed, and the Ray itself if it is our own."""
         ray.shutdown()
 
-    def _options(self, kind: type[_Hosting], placement: Placement, **more: Any) -> Any:
+    def _options(self, kind: type[Host], placement: Placement, **more: Any) -> Any:
         others = {name: amount for name, amount in placement.amounts.items() if name not in ("CPU", "GPU")}
         return ray.remote(kind).options(
             name=placement.name,
@@ -452,16 +374,6 @@ def _group_of(name: str) -> PlacementGroup | None:
     except ValueError:  # what Ray says of a name that no group has
         return None
     return group
-
-
-def _nowhere(made_of: str) -> dict[str, Any]:
-    """The state of a drafter that is not in this process."""
-    return {"version": 0, "phase": _ABSENT, "reason": "", "pid": os.getpid(), "made_of": made_of}
-
-
-def _made_of(dial: Dial, *parts: str) -> str:
-    """Tells two settings apart; whoever finds an actor that runs can see whether it is the one that is wanted."""
-    return hashlib.sha256(json.dumps([dial.router, dial.security.model_dump_json(), *parts]).encode()).hexdigest()
 
 
 def _own_raylet() -> str:

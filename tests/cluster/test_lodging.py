@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from cluster import ray_api
+from cluster import lodging
 from cluster.hosting import Hosted
 from cluster.hosting import drafter as hosted_drafter
+from cluster.lodging import TargetHost
 from cluster.plan import Dial
-from cluster.ray_api import Cluster, Guest, Verifier
+from cluster.ray_api import Cluster, Guest
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from tests.engine.checkpoints import write_checkpoint
 
@@ -28,11 +29,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> EngineConfig:
 
 
 @pytest.fixture
-def actor(engine: EngineConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Verifier]:
+def actor(engine: EngineConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[TargetHost]:
     """The actor's class without Ray around it; at its end all that live in it leave."""
-    monkeypatch.setattr(ray_api, "settle_logs", lambda kind: None)
-    monkeypatch.setattr(Verifier, "_publish", lambda self: None)
-    made = Verifier(DIAL, engine.model_dump_json(), VerifierConfig().model_dump_json(), "{}")
+    monkeypatch.setattr(lodging, "settle_logs", lambda kind: None)
+    made = TargetHost(DIAL, engine.model_dump_json(), VerifierConfig().model_dump_json(), "{}")
     yield made
     for lodged in list(made._lodged.values()):
         lodged.hosted.leave()
@@ -45,11 +45,11 @@ def drafter(engine: EngineConfig, capacity: int = 1) -> str:
     return config.model_dump_json()
 
 
-def hosted(actor: Verifier) -> Hosted:
+def hosted(actor: TargetHost) -> Hosted:
     return actor._lodged["small"].hosted
 
 
-def phase(actor: Verifier, wanted: str) -> dict[str, Any]:
+def phase(actor: TargetHost, wanted: str) -> dict[str, Any]:
     """The state of the drafter when it is this."""
     state = actor.state("small", -1)
     while state["phase"] != wanted:
@@ -57,7 +57,7 @@ def phase(actor: Verifier, wanted: str) -> dict[str, Any]:
     return state
 
 
-def test_it_is_made_once_for_all_who_want_it_and_anew_when_it_has_gone(actor: Verifier, engine: EngineConfig) -> None:
+def test_it_is_made_once_for_all_who_want_it_and_anew_when_it_has_gone(actor: TargetHost, engine: EngineConfig) -> None:
     assert actor.state("small", -1)["phase"] == "absent"
     first = actor.lodge("a", DIAL, "small", drafter(engine))
     phase(actor, "serving")
@@ -72,7 +72,7 @@ def test_it_is_made_once_for_all_who_want_it_and_anew_when_it_has_gone(actor: Ve
     assert hosted(actor) is not before
 
 
-def test_who_is_not_wanted_any_more_does_not_come(actor: Verifier, engine: EngineConfig) -> None:
+def test_who_is_not_wanted_any_more_does_not_come(actor: TargetHost, engine: EngineConfig) -> None:
     """Calls of one caller start in order, and nothing says that they end so."""
     actor.dismiss("a", "small")
     assert actor.lodge("a", DIAL, "small", drafter(engine))["phase"] == "left"
@@ -84,7 +84,7 @@ def test_who_is_not_wanted_any_more_does_not_come(actor: Verifier, engine: Engin
 
 
 def test_one_that_was_told_to_go_before_it_loaded_never_does(
-    actor: Verifier, engine: EngineConfig, monkeypatch: pytest.MonkeyPatch
+    actor: TargetHost, engine: EngineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its successor waits until it has gone, for it may need its memory."""
     is_loading, may_load, num_loaded = threading.Event(), threading.Event(), 0
@@ -96,7 +96,7 @@ def test_one_that_was_told_to_go_before_it_loaded_never_does(
         assert may_load.wait(60)
         return hosted_drafter(name, config)
 
-    monkeypatch.setattr(ray_api, "drafter", slowly)
+    monkeypatch.setattr(lodging, "drafter", slowly)
     for stay in ("a", "b", "c"):
         actor.lodge(stay, DIAL, "small", drafter(engine))
         if stay == "a":
