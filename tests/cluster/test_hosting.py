@@ -29,6 +29,18 @@ def shared() -> Iterator[Shared]:
     made.close()
 
 
+def loading(may_load: threading.Event) -> Callable[[], AbstractContextManager[Worker]]:
+    """A node that loads for so long."""
+
+    @contextmanager
+    def slow() -> Iterator[Worker]:
+        may_load.wait(60)
+        with LOOKUP() as node:
+            yield node
+
+    return slow
+
+
 def next_state(hosted: Hosted, state: HostedState) -> HostedState:
     return hosted.state(after=state.version, timeout_s=60)
 
@@ -74,12 +86,7 @@ def test_it_loads_serves_and_leaves_when_told(shared: Shared) -> None:
 
 def test_one_that_is_told_to_leave_while_it_loads_goes_when_it_has(shared: Shared) -> None:
     may_load = threading.Event()
-
-    @contextmanager
-    def slow() -> Iterator[Worker]:
-        may_load.wait(60)
-        with LOOKUP() as node:
-            yield node
+    slow = loading(may_load)
 
     hosted = Hosted(slow, shared=shared, router=NOBODY)
     hosted.leave()
@@ -151,12 +158,7 @@ def test_asking_takes_no_longer_than_allowed(shared: Shared) -> None:
 def test_two_in_one_process_serve_and_leave_by_themselves(shared: Shared) -> None:
     """The second loads when the first has."""
     may_load = threading.Event()
-
-    @contextmanager
-    def slow() -> Iterator[Worker]:
-        may_load.wait(60)
-        with LOOKUP() as node:
-            yield node
+    slow = loading(may_load)
 
     async def run() -> None:
         async with RouterSide() as router:

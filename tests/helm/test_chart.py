@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.plan import Node, drafters_of, misfits, placements
-from contracts.config import FleetConfig, RouterConfig, load_config
-from contracts.config.fleet import MOST_GUESTS
-from contracts.config.names import entry_of
+from cluster.plan import drafters_of
+from contracts.config import RouterConfig
 from tests.helm.api_server import api_server
-from tests.helm.chart import CHART, EXAMPLES, LEAST, Refused, Rendered, Renderer
-from tests.helm.schemas import fault, pod_fault
+from tests.helm.chart import CHART, EXAMPLES, LEAST, Refused, Renderer
+from tests.helm.release import STAND, check, nodes, placed, started, sums
 
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "ray.enabled": (True, False),
@@ -62,8 +60,6 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "fullnameOverride": ("", "fleet-of-mine"),
 }
 NUM_COMBINATIONS = 24
-STAND = {"kind": "stand"}
-GUEST = {"kind": "model", "engine": {"model": "/models/guest"}, "withTarget": True}
 GROWS = {"enabled": True}
 ELSEWHERE = {"enabled": False, "url": "redis://a:1/0"}
 MONITORED = {"keySecret": {"name": "key"}, "prometheusUrl": "http://prometheus:9090"}
@@ -88,61 +84,6 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         values[last].update(value)
     else:
         values[last] = value
-
-
-def check(rendered: Rendered) -> FleetConfig:
-    """What holds for every release; the fleet that its processes read."""
-    faults = [fault(manifest) for manifest in rendered.manifests]
-    faults += [pod_fault(template) for _, template in rendered.pods()]
-    assert not any(faults), "\n".join(filter(None, faults))
-    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in rendered.manifests]
-    assert len(names) == len(set(names)), "two objects of one kind and name"
-    return load_config(rendered.fleet_file)
-
-
-def nodes(rendered: Rendered) -> list[Node]:
-    """The nodes of Ray's on which something is placed, as the cluster has them once all pods run."""
-    made = []
-    for cluster in rendered.all("RayCluster"):
-        for group in cluster["spec"]["workerGroupSpecs"]:
-            of = group["rayStartParams"]
-            amounts = {"CPU": float(of["num-cpus"]), "GPU": float(of["num-gpus"])}
-            name = group["groupName"]
-            made += [Node(name=name, amounts=amounts, labels=group["labels"]) for _ in range(group["replicas"])]
-    return made
-
-
-def placed(rendered: Rendered) -> dict[str, str]:
-    """By the supervisor, by name: each that has a place of its own, with the group of nodes that it can be on."""
-    config = load_config(rendered.fleet_file)
-    where = {}
-    for placement in placements(config, has_gpus=False, is_local=False):
-        if placement.is_guest:
-            continue
-        (group,) = {node.name for node in nodes(rendered) if not misfits([placement], [node])}
-        where[placement.name] = group
-    assert not misfits(placements(config, has_gpus=False, is_local=False), nodes(rendered))
-    return where
-
-
-def started(rendered: Rendered) -> list[str]:
-    """The names of all drafters that pods of their own start as, those that scaling may add included."""
-    names = []
-    for manifest in rendered.all("StatefulSet"):
-        for container in manifest["spec"]["template"]["spec"]["containers"]:
-            given: dict[str, str] = dict(word.removeprefix("--").split("=", 1) for word in container.get("args", []))
-            if container["name"] == "drafter":
-                scaled = [
-                    each["spec"]["maxReplicaCount"]
-                    for each in rendered.all("ScaledObject")
-                    if each["spec"]["scaleTargetRef"]["name"] == manifest["metadata"]["name"]
-                ]
-                ordinals = range(scaled[0] if scaled else manifest["spec"]["replicas"])
-                alias = given.get("as", given["name"])
-                assert alias != given["name"] or len(ordinals) == 1
-                assert entry_of(alias.replace("$(POD_INDEX)", "0"), {given["name"]}) == given["name"]
-                names += [alias.replace("$(POD_INDEX)", str(ordinal)) for ordinal in ordinals]
-    return names
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
@@ -192,28 +133,6 @@ def test_what_is_placed_fits_on_the_nodes_that_there_are(render: Renderer, examp
         where = placed(rendered)
         assert where["verifier"] == "verifier"
         assert set(where.values()) == {node.name for node in nodes(rendered)}, "no node stands idle"
-
-
-@pytest.mark.parametrize("on_ray", [True, False])
-def test_drafters_of_the_targets_process_have_no_pods_and_a_part_of_its_gpu(render: Renderer, *, on_ray: bool) -> None:
-    shares = {"g1": 0.1, "g2": 0.2, "g3": 0.0}
-    guests = {name: {**GUEST, "gpuShare": share} for name, share in shares.items()}
-    fleet = {**LEAST, "verifier": {"gpus": 1}, "drafters": {**guests, "d": STAND}}
-    rendered = render({**fleet, "ray": {"enabled": on_ray}})
-    config = check(rendered)
-    assert {name: of.num_gpus for name, of in config.drafters.items() if of.with_target} == shares
-    assert config.verifier.num_gpus == 0.7, "what they leave, exactly"
-    devices = [of.engine.device for of in config.drafters.values() if of.engine is not None]
-    assert devices == ["cuda", "cuda", "cpu"]
-    if on_ray:
-        assert placed(rendered) == {"verifier": "verifier", "d": "d"}
-        amounts = {node.name: node.amounts for node in nodes(rendered)}
-        assert amounts["verifier"] == {"CPU": 1.0 + len(guests), "GPU": 1.0}
-    else:
-        assert started(rendered) == ["d"]
-    owners = {name.rpartition("-")[2].rpartition(" ")[2] for name, _ in rendered.pods()}
-    assert {"verifier", "d"} <= owners
-    assert not owners & guests.keys()
 
 
 def test_the_target_has_the_processors_that_its_threads_keep_busy(render: Renderer) -> None:
@@ -391,20 +310,10 @@ def test_the_drafter_of_modes_with_one_comes_first(render: Renderer) -> None:
 
 
 def test_a_worker_pod_is_made_anew_for_what_it_reads_alone(render: Renderer) -> None:
-    def sums(values: Mapping[str, Any]) -> dict[str, str]:
-        rendered = render({**LEAST, "ray": {"enabled": False}, **values})
-        pods = rendered.pods()
-        return {name: pod["metadata"].get("annotations", {}).get("checksum/fleet", "") for name, pod in pods}
-
-    before = sums({"drafters": {"a": {"kind": "recycling"}}})
-    after = sums({"drafters": {"a": {"kind": "recycling"}, "b": {"kind": "trigram"}}})
+    before = sums(render, {"a": {"kind": "recycling"}})
+    after = sums(render, {"a": {"kind": "recycling"}, "b": {"kind": "trigram"}})
     changed = {name for name, value in before.items() if after[name] != value}
     assert changed == {"Deployment fleet-specfleet-router"}
-    guest = sums({"drafters": {"a": {"kind": "recycling"}, "g": GUEST}})
-    other = sums({"drafters": {"a": {"kind": "recycling"}, "g": {**GUEST, "capacity": 8}}})
-    for old, new in ((before, guest), (guest, other)):
-        changed = {name for name, value in old.items() if new[name] != value}
-        assert changed == {"Deployment fleet-specfleet-router", "StatefulSet fleet-specfleet-verifier"}
 
 
 def test_workers_reach_routers_that_are_not_ready_and_clients_do_not(render: Renderer) -> None:
@@ -415,35 +324,6 @@ def test_workers_reach_routers_that_are_not_ready_and_clients_do_not(render: Ren
     assert grpc["clusterIP"] == "None"
     for of in (grpc, http):
         assert "publishNotReadyAddresses" not in of
-
-
-@pytest.mark.parametrize(
-    ("drafter", "rest", "said"),
-    [
-        ({"kind": "stand", "engine": None}, {}, "kind is stand; only kind model gains by it"),
-        ({"autoscaling": {"min": 1, "max": 2, "by": "hpa"}}, {}, "autoscaling is given; there is one process"),
-        ({"replicas": 0}, {}, "replicas is 0; it must be 1"),
-        ({"gpus": 1}, {}, "gpus is 1; its GPU is the target's, and gpuShare its part of it"),
-        ({"nodeSelector": {"a": "b"}}, {}, "nodeSelector is given; it has no pod of its own, and verifier.nodeS"),
-        ({"sharedMemory": "2Gi"}, {}, "sharedMemory is given; it has no pod of its own, and verifier.shared"),
-        ({"engine": {"model": "m", "tensor_parallel": 2}}, {}, "drafters.a.engine.tensor_parallel is 2; it must be 1"),
-        ({}, {"engine": {"model": "m", "tensor_parallel": 2}}, "true and engine.tensor_parallel is 2; it must be 1"),
-        ({"withTarget": False, "gpuShare": 0.5}, {}, "drafters.a.gpuShare is 0.5 and withTarget is not true"),
-        ({"gpuShare": 0.5}, {"verifier": {"gpus": 0}}, "drafters.a.gpuShare is 0.5 and verifier.gpus is 0"),
-        ({"engine": {"model": "m", "device": "cuda"}}, {}, "drafters.a.gpuShare is 0 and engine.device is cuda"),
-        ({"gpuShare": 0.5}, {"others": {"b": {**GUEST, "gpuShare": 0.5}}}, "of the drafters a, b is 0.5, 0.5;"),
-        ({}, {"others": {f"b{n}": GUEST for n in range(MOST_GUESTS)}}, "9 drafters have withTarget; at most 8 may"),
-        ({"gpuShare": 1}, {}, "at '/drafters/a/gpuShare': exclusiveMaximum: got 1, want 1"),
-        ({"gpuShare": 0.12345}, {}, "at '/drafters/a/gpuShare': multipleOf: got 0.12345, want 0.0001"),
-    ],
-)  # fmt: skip
-def test_what_a_drafter_of_the_targets_process_cannot_have_is_refused(
-    render: Renderer, drafter: Mapping[str, Any], rest: Mapping[str, Any], said: str
-) -> None:
-    values = {**LEAST, "verifier": {"gpus": 2}, **rest}
-    values["drafters"] = {"a": {**GUEST, **drafter}, **values.pop("others", {})}
-    with pytest.raises(Refused, match=re.escape(said)):
-        render(values)
 
 
 @pytest.mark.parametrize(
