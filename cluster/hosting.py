@@ -44,8 +44,7 @@ class HostedState:
 
 class Shared:
     """What the nodes of a process share: a turn to load, for what a node measures as it loads is not to be about
-    another's loading; and one event loop, in a thread of its own. gRPC has one thread for all loops of a process, and
-    with several it wakes each for the others' news."""
+    another's loading; and one event loop for all that they send, in a thread of its own."""
 
     def __init__(self) -> None:
         self.loading = threading.Lock()
@@ -117,7 +116,7 @@ class Hosted:
     def is_over(self) -> bool:
         """Whether it has ended, or was told to."""
         with self._changed:
-            return self._is_leaving or self._state.phase in ENDED
+            return self.is_dismissed or self._state.phase in ENDED
 
     def _run(self, wait: Callable[[], None]) -> None:
         wait()

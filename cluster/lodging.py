@@ -19,7 +19,7 @@ from cluster.plan import VERIFIER, Dial
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from contracts.logs import settle_logs
 
-__all__ = ["ABSENT", "ENDED", "DrafterHost", "Host", "TargetHost", "made_of"]
+__all__ = ["ABSENT", "ENDED", "DrafterHost", "Host", "TargetHost", "digest_of"]
 
 ABSENT = "absent"
 """What a drafter is in a process of the target that was started anew."""
@@ -79,14 +79,14 @@ class TargetHost(Host):
         rounds = VerifierConfig.model_validate(json.loads(config))
         make = partial(verifier, VERIFIER, of, rounds)
         hosted = Hosted(make, shared=self._shared, router=dial.router, tls=dial.security.tls_of("verifier"))
-        self._lodged[VERIFIER] = _Lodged(hosted=hosted, made_of=made_of(dial, engine, config, booked))
+        self._lodged[VERIFIER] = _Lodged(hosted=hosted, made_of=digest_of(dial, engine, config, booked))
         self._guests = threading.Lock()
         self._given_up = set[str]()
         """Whoever wants a drafter here no more; what they asked before may come after."""
 
     def lodge(self, stay: str, dial: Dial, name: str, config: str) -> dict[str, Any]:
         """Makes a drafter live here, unless one of that name does; and how it is. `stay` is who wants it."""
-        settings = made_of(dial, name, config)
+        settings = digest_of(dial, name, config)
         with self._guests:
             if stay in self._given_up:
                 return {**_nowhere(settings), "phase": "left"}
@@ -126,7 +126,7 @@ class DrafterHost(Host):
         of = DrafterConfig.model_validate(json.loads(config))
         make = partial(drafter, name, of)
         hosted = Hosted(make, shared=self._shared, router=dial.router, tls=dial.security.tls_of("drafter"))
-        self._lodged[name] = _Lodged(hosted=hosted, made_of=made_of(dial, name, config))
+        self._lodged[name] = _Lodged(hosted=hosted, made_of=digest_of(dial, name, config))
 
 
 def _nowhere(settings: str) -> dict[str, Any]:
@@ -134,6 +134,6 @@ def _nowhere(settings: str) -> dict[str, Any]:
     return {"version": 0, "phase": ABSENT, "reason": "", "pid": os.getpid(), "made_of": settings}
 
 
-def made_of(dial: Dial, *parts: str) -> str:
+def digest_of(dial: Dial, *parts: str) -> str:
     """Tells two settings apart; whoever finds an actor that runs can see whether it is the one that is wanted."""
     return hashlib.sha256(json.dumps([dial.router, dial.security.model_dump_json(), *parts]).encode()).hexdigest()

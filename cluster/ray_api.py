@@ -27,7 +27,7 @@ from ray.util.placement_group import PlacementGroup, get_placement_group, placem
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.figures import Figure, worker_figures
-from cluster.lodging import ABSENT, ENDED, DrafterHost, Host, TargetHost, made_of
+from cluster.lodging import ABSENT, ENDED, DrafterHost, Host, TargetHost, digest_of
 from cluster.plan import VERIFIER, Dial, Node, Placement
 from cluster.ray_settings import check_asks_for_token, report_s
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
@@ -164,7 +164,7 @@ class Guest(Actor):
 
     def __init__(self, name: str, handle: Any, arguments: Sequence[Any]) -> None:
         self._arguments, self._stay = arguments, uuid.uuid4().hex
-        super().__init__(name, handle, made_of=made_of(*arguments))
+        super().__init__(name, handle, made_of=digest_of(*arguments))
 
     def leave(self) -> None:
         """Tells its node to go; that it has gone will be news."""
@@ -272,7 +272,7 @@ class Cluster:
         """The verifier group. Its place stays its own while Ray restarts it."""
         booked = json.dumps([placement.guests, placement.amounts], sort_keys=True)
         arguments = (dial, engine.model_dump_json(), config.model_dump_json(), booked)
-        if (found := self.find(VERIFIER, made_of(*arguments))) is not None:
+        if (found := self.find(VERIFIER, digest_of(*arguments))) is not None:
             self._target = found.handle
             return found
         group = self._group(placement)
@@ -283,18 +283,16 @@ class Cluster:
         return placed
 
     def place_drafter(self, placement: Placement, config: DrafterConfig, dial: Dial) -> Actor:
-        """A drafter, wherever there is room for it."""
+        """A drafter, wherever there is room for it, or in the target's process."""
         arguments = (dial, placement.name, config.model_dump_json())
-        if (found := self.find(placement.name, made_of(*arguments))) is not None:
+        if placement.is_guest:
+            if (apart := self.find(placement.name)) is not None:  # one that had a process of its own goes first
+                apart.remove()
+            return Guest(placement.name, self._target, arguments)
+        if (found := self.find(placement.name, digest_of(*arguments))) is not None:
             return found
         made = self._options(Drafter, placement, label_selector=dict(placement.labels))
         return _actor(placement.name, partial(made.remote, *arguments), None)
-
-    def place_guest(self, name: str, config: DrafterConfig, dial: Dial) -> Actor:
-        """A drafter in the target's process. One of that name that had a process of its own goes first."""
-        if (before := self.find(name)) is not None:
-            before.remove()
-        return Guest(name, self._target, (dial, name, config.model_dump_json()))
 
     def find(self, name: str, made_of: str = "") -> Actor | None:
         """One that outlived whoever placed it, if there can be any."""

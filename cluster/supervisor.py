@@ -84,10 +84,7 @@ class Supervisor:
             self._say(
                 f"{placement.name} runs on a CPU: its num_gpus is 0, and device: auto takes no GPU that is not booked"
             )
-        if placement.is_guest:
-            self._start(placement, lambda: self._cluster.place_guest(placement.name, booked, self._dial), answer)
-        else:
-            self._start(placement, lambda: self._cluster.place_drafter(placement, booked, self._dial), answer)
+        self._start(placement, lambda: self._cluster.place_drafter(placement, booked, self._dial), answer)
 
     def dismiss_others(self) -> None:
         """Sends away whoever runs and is none of those that were started here."""

@@ -162,6 +162,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--check", type=Path, metavar="FILE", help="fail where a ratio is worse than in this baseline")
     parser.add_argument("--save-baseline", type=Path, metavar="FILE", help="write this run's ratios as a baseline")
     options = parser.parse_args(arguments)
+    if not options.minutes > 0.0:  # NaN fails this too
+        parser.error(f"--minutes is {options.minutes}; it must be greater than 0")
     if options.go_on and options.out is None:
         parser.error(f"--go-on is given without --out, which must be the folder with {FILE}")
     options.drafter = options.drafter or _DRAFTERS

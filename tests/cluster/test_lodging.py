@@ -13,7 +13,7 @@ from cluster import lodging
 from cluster.hosting import Hosted
 from cluster.hosting import drafter as hosted_drafter
 from cluster.lodging import TargetHost
-from cluster.plan import Dial
+from cluster.plan import Dial, drafter_placement
 from cluster.ray_api import Cluster, Guest
 from contracts.config import DrafterConfig, EngineConfig, VerifierConfig
 from tests.engine.checkpoints import write_checkpoint
@@ -135,7 +135,7 @@ def test_one_that_had_a_process_of_its_own_goes_first(engine: EngineConfig, monk
     cluster._target = handle
     monkeypatch.setattr(Cluster, "find", lambda self, name: Before())
     config = DrafterConfig.model_validate_json(drafter(engine))
-    guest = cluster.place_guest("small", config, DIAL)
+    guest = cluster.place_drafter(drafter_placement("small", config, is_local=True), config, DIAL)
     assert (removed, handle.asked) == (["small"], ["lodge"])
     assert isinstance(guest, Guest)
 

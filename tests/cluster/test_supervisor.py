@@ -49,9 +49,6 @@ class MadeUpCluster:
     def place_verifier(self, *_: object) -> MadeUpActor:
         return self._placed(VERIFIER)
 
-    def place_guest(self, name: str, *_: object) -> MadeUpActor:
-        return self._placed(name)
-
     def place_drafter(self, placement: Any, *_: object) -> MadeUpActor:
         return self._placed(placement.name)
 
