@@ -50,7 +50,7 @@ DEMO = FamilyPlan(
     ),
     target_domains=TARGET_DOMAINS,
     target_training=TrainingSettings(
-        lr=4e-3, weight_decay=0.05, length=512, rows=16, micro_rows=4, num_warmup=60, report_every=100, seed=1
+        lr=4e-3, weight_decay=0.05, length=512, rows=16, micro_rows=2, num_warmup=60, report_every=100, seed=1
     ),
     target_shallow_layers=2,
     target_shallow_steps=900,

@@ -22,26 +22,21 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import aclosing
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 
 import torch
 
 from benchmarks.peers import guard
-from benchmarks.peers.arrivals import LOADS, measure_arrivals, measure_capacity
 from benchmarks.peers.figures import compared, rows, same_tokens
-from benchmarks.peers.fleet import FleetMode
 from benchmarks.peers.hugging_face import best_dtype
 from benchmarks.peers.lineup import DEFAULT, Rig, chosen, lined_up, versions
-from benchmarks.peers.peer import Peer, is_ours
+from benchmarks.peers.measuring import Amounts, Measuring
 from benchmarks.peers.pictures import draw
 from benchmarks.peers.record import FILE, Record
 from benchmarks.peers.report import Report, content, markdown
-from benchmarks.peers.turns import Cell, Turn, alternate
+from benchmarks.peers.turns import Cell, Turn
 from benchmarks.peers.workloads import WORKLOADS, Workload, workload
 from benchmarks.service_rig import name_of
 from benchmarks.timing import describe_machine
@@ -66,10 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         baseline = guard.read_baseline(options.check, _conditions(options)) if options.check else None
         machine = ", ".join([describe_machine(), f"transformers {version('transformers')}", *versions(names, rig)])
         record = Record(options.out, _recorded(options, names, machine), go_on=options.go_on)
-        if not _is_whole(options, works, names, record):
+        measuring = Measuring(works=works, amounts=_amounts(options), record=record, say=_say)
+        if not measuring.is_whole(names):
             with tempfile.TemporaryDirectory() as folder:
                 target = options.target or _inflated(options, Path(folder))
-                asyncio.run(_measure(options, works, names, target, rig, record))
+                asyncio.run(_measure(measuring, names, target, rig, minutes=options.minutes))
         turns = record.turns
         report = Report(
             machine=machine,
@@ -228,83 +224,20 @@ def _inflated(options: argparse.Namespace, folder: Path) -> str:
     return str(folder)
 
 
-async def _measure(
-    options: argparse.Namespace,
-    works: Sequence[Workload],
-    names: Sequence[str],
-    target: str,
-    rig: Rig,
-    record: Record,
-) -> None:
-    """All that is not in the record yet, as far as there is time."""
-    ends_s, cells = time.monotonic() + 60.0 * options.minutes, _cells(options, works)
+def _amounts(options: argparse.Namespace) -> Amounts:
+    return Amounts(
+        temperatures=options.temperature,
+        together=options.together,
+        alternations=options.alternations,
+        max_tokens=options.max_tokens,
+        arrival_s=options.arrival_s,
+        arrival_alternations=options.arrival_alternations,
+    )
+
+
+async def _measure(measuring: Measuring, names: Sequence[str], target: str, rig: Rig, *, minutes: float) -> None:
     async with lined_up(names, target, rig) as peers:
-        for cell, work in cells.items():
-            await _measure_cell(options, cell, work, peers, record, ends_s)
-        modes = [peer for peer in peers if isinstance(peer, FleetMode)]
-        if modes and options.arrival_s > 0.0:
-            await _measure_arrivals(options, works[0], modes, record, ends_s)
-        num_measured = sum(len(record.alternations(cell)) for cell in cells)
-        if time.monotonic() >= ends_s:
-            _say(f"time is up, with {num_measured} of {options.alternations * len(cells)} alternations measured")
-        if (fleets := [mode for mode in modes if mode.name == "fleet"]) and not record.spans:
-            record.add_spans(await fleets[0].watched(works[0].questions[0], max_tokens=options.max_tokens))
-
-
-def _is_whole(options: argparse.Namespace, works: Sequence[Workload], names: Sequence[str], record: Record) -> bool:
-    """Whether there is nothing left to measure."""
-    has_arrivals = record.arrivals.keys() == LOADS.keys() or options.arrival_s == 0.0 or not any(map(is_ours, names))
-    has_cells = all(len(record.alternations(cell)) >= options.alternations for cell in _cells(options, works))
-    return has_cells and has_arrivals and ("fleet" not in names or bool(record.spans))
-
-
-def _cells(options: argparse.Namespace, works: Sequence[Workload]) -> dict[Cell, Workload]:
-    return {
-        Cell(workload=work.name, temperature=temperature, together=together): work
-        for work, temperature, together in product(works, options.temperature, options.together)
-    }
-
-
-async def _measure_cell(
-    options: argparse.Namespace, cell: Cell, work: Workload, peers: Sequence[Peer], record: Record, ends_s: float
-) -> None:
-    def is_through() -> bool:
-        return len(record.alternations(cell)) >= options.alternations or time.monotonic() >= ends_s
-
-    def tell(turn: Turn) -> None:
-        _say(f"{turn.cell.name}: {turn.peer} {turn.tokens_per_s:.1f} tokens/s")
-
-    if is_through():
-        return
-    async with aclosing(alternate(cell, work, peers, max_tokens=options.max_tokens, on_turn=tell)) as alternations:
-        async for turns in alternations:
-            record.add_alternation(turns)
-            if is_through():
-                return
-
-
-async def _measure_arrivals(
-    options: argparse.Namespace, work: Workload, modes: Sequence[FleetMode], record: Record, ends_s: float
-) -> None:
-    for load in LOADS:
-        if load in record.arrivals or time.monotonic() >= ends_s:
-            continue
-        if (capacity := record.capacity) is None:
-            capacity = await measure_capacity(modes[0], work, max_tokens=options.max_tokens)
-            record.add_capacity(capacity)
-            _say(f"off answers {capacity:.2f} requests per second")
-        arrivals = await measure_arrivals(
-            load,
-            modes,
-            work,
-            capacity=capacity,
-            seconds=options.arrival_s,
-            num_alternations=options.arrival_alternations,
-            max_tokens=options.max_tokens,
-        )
-        record.add_arrivals(load, arrivals)
-        for each in arrivals:
-            _say(f"{load} load, {each.mode}: median latency {each.latency_s['p50']:.2f} s")
+        await measuring.go_on(peers, seconds=60.0 * minutes)
 
 
 def _say(text: str) -> None:
