@@ -74,7 +74,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
 
     @answers
     async def Metrics(self, request: pb.MetricsRequest, context: Any) -> pb.MetricsResponse:
-        return pb.MetricsResponse(text=metrics_text(self._front))
+        return pb.MetricsResponse(text=await metrics_text(self._front))
 
     @streams
     async def Timeline(self, request: pb.TimelineRequest, context: Any) -> AsyncIterator[pb.TimelineResponse]:

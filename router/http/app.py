@@ -90,7 +90,7 @@ def http_app(front: Front, limits: HttpLimits = _EVERYONE) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
-        return PlainTextResponse(metrics_text(front), headers={"Content-Type": CONTENT_TYPE})
+        return PlainTextResponse(await metrics_text(front), headers={"Content-Type": CONTENT_TYPE})
 
     return app
 

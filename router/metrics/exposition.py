@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
@@ -20,19 +22,25 @@ __all__ = ["CONTENT_TYPE", "metrics_text"]
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
-class _Everything(Collector):
-    def __init__(self, front: Front) -> None:
-        self._front = front
+@dataclass(frozen=True, slots=True)
+class _Moment(Collector):
+    families: Sequence[Metric]
 
-    def collect(self) -> Iterator[Metric]:
-        yield from requests(self._front)
-        yield from speculation(self._front.scheduler)
-        yield from drafters(self._front.scheduler)
-        yield from process(self._front)
+    def collect(self) -> Sequence[Metric]:
+        return self.families
 
 
-def metrics_text(front: Front) -> str:
-    """As things are now; nothing is gathered before somebody asks."""
-    registry = CollectorRegistry()
-    registry.register(_Everything(front))
-    return generate_latest(registry).decode()
+async def metrics_text(front: Front) -> str:
+    """As things are when somebody asks.
+
+    With hundreds of drafters these are thousands of lines: they are written in a thread, beside rounds that go on.
+    """
+    moment = _Moment(list(_everything(front)))
+    return (await asyncio.to_thread(generate_latest, moment)).decode()
+
+
+def _everything(front: Front) -> Iterator[Metric]:
+    yield from requests(front)
+    yield from speculation(front.scheduler)
+    yield from drafters(front.scheduler)
+    yield from process(front)

@@ -36,7 +36,7 @@ def exported() -> dict[str, str]:
 
     async def text() -> str:
         async with run_router("127.0.0.1:0", limits=FrontLimits(mode="fleet", max_draft=8, max_waiting=1)) as router:
-            return metrics_text(router.front)
+            return await metrics_text(router.front)
 
     return dict(re.findall(r"^# TYPE (\S+) (\S+)$", asyncio.run(text()), flags=re.MULTILINE))
 

@@ -72,8 +72,8 @@ class Exported:
                 self._samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
 
     @classmethod
-    def of(cls, fleet: RunningFleet) -> Exported:
-        return cls(metrics_text(fleet.router.front))
+    async def of(cls, fleet: RunningFleet) -> Exported:
+        return cls(await metrics_text(fleet.router.front))
 
     def sum(self, name: str, **where: str) -> float:
         """Of all its series with these labels."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from pathlib import Path
 
 import pytest
+from prometheus_client.registry import Collector
 
 from contracts.errors import PermissionDenied
 from router.front import FrontLimits
+from router.metrics import exposition
 from router.metrics.exposition import metrics_text
 from router.metrics.histogram import Histogram, buckets_of
 from router.security.gate import FLEET, Gate
@@ -33,15 +36,15 @@ def exported(folder: Path) -> tuple[Exported, Exported]:
         async with fleet_of(folder) as fleet:
             await send_some(fleet)
             await fleet.say(PROMPT, mode="off", max_tokens=NUM_TOKENS)  # rounds that the verifier begins by itself
-            first = Exported.of(fleet)
+            first = await Exported.of(fleet)
             await fleet.remove("one")
             await fleet.remove("other")
             await send_some(fleet)
             await fleet.remove("verifier")
-            away = Exported.of(fleet)
+            away = await Exported.of(fleet)
             assert away.sum("specfleet_verifier_up") == 0
             await fleet.add_verifier(engine_of(folder))
-            return first, Exported.of(fleet)
+            return first, await Exported.of(fleet)
 
     return asyncio.run(scene())
 
@@ -124,11 +127,26 @@ def test_calls_that_are_turned_away_are_counted() -> None:
             with pytest.raises(PermissionDenied):
                 gate.enter_grpc(FLEET, "client", "")
             gate.enter_grpc(FLEET, "drafter", "")
-            return Exported(metrics_text(router.front))
+            return Exported(await metrics_text(router.front))
 
     exported = asyncio.run(scene())
     assert exported.sum("specfleet_calls_refused_total", reason="PermissionDenied") == 1
     assert exported.sum("specfleet_calls_refused_total") == 1
+
+
+def test_rounds_go_on_while_thousands_of_lines_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    went_on = threading.Event()
+
+    def written_slowly(moment: Collector) -> bytes:
+        return str(went_on.wait(30.0)).encode()
+
+    async def scene() -> str:
+        async with run_router("127.0.0.1:0", limits=FrontLimits()) as router:
+            asyncio.get_running_loop().call_later(0.0, went_on.set)
+            return await metrics_text(router.front)
+
+    monkeypatch.setattr(exposition, "generate_latest", written_slowly)
+    assert asyncio.run(scene()) == "True"
 
 
 def test_a_histogram_counts_each_value_once_under_its_bound() -> None:
