@@ -1,5 +1,5 @@
-"""Cuts training rows from the encoded corpus: domains by weight, and within a domain every part once before any part
-twice."""
+"""Cuts training rows from the encoded corpus: domains by weight, and within a domain every window once before any
+twice. A window moves to where a document begins, so a part of it may be read twice in an epoch, and some of it not."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -54,8 +54,7 @@ def run_stage(recipe: Recipe, stage: str) -> None:
         case "distil":
             recipe.distil()
         case "export":
-            recipe.export_target()
-            recipe.export_drafters()
+            recipe.export()
         case "evaluate":
             recipe.evaluate()
         case _:
@@ -86,11 +85,10 @@ def stop_at_signals(recipe: Recipe) -> None:
 
     def handle(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        if recipe.loop is None:
-            signal.raise_signal(number)
-        else:
+        if recipe.stop():
             log(f"stopping after this step ({signal.Signals(number).name})")
-            recipe.loop.stop_requested = True
+        else:
+            signal.raise_signal(number)
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
@@ -110,7 +108,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; can be given several times")
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="stop training after so many minutes of CPU time"
+        "--minutes", type=float, default=float("inf"), help="stop after so many minutes of CPU time in training"
     )
     for option, (amount, what) in _AMOUNTS.items():
         parser.add_argument(option, type=int, default=amount, metavar="N", help=f"{what} (default: %(default)s)")

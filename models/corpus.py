@@ -1,8 +1,8 @@
 """Reads the corpus: one folder per domain with `train.jsonl.gz` and `test.jsonl.gz`, and the Python domain beside
 them.
 
-`train` is cut by a hash of each record into what is learnt and a small `valid` part; `test` is only ever read by the
-evaluation, and the `prompts` folder by nothing here."""
+`train` is cut by a hash of each prompt or text into what is learnt and a small `valid` part; `test` is only ever read
+by the evaluation, and the `prompts` folder by nothing here."""
 
 import gzip
 import json
@@ -34,7 +34,8 @@ class Record:
     has one."""
 
     domain: str
-    key: int  # hash of the content: decides the split and every variation
+    key: int  # hash of the content: decides every variation
+    origin: int  # hash of what it is cut from or asks; records that share it are all learnt, or all valid
     messages: tuple[Message, ...]
     plain: str = ""
 
@@ -68,12 +69,12 @@ def records(corpus: Path, domain: str, split: str) -> Iterator[Record]:
         return
     for raw in read_lines(domain_file(corpus, domain, split)):
         record = parse_record(domain, raw)
-        if split == "test" or (split == "valid") == is_valid(record.key):
+        if split == "test" or (split == "valid") == is_valid(record.origin):
             yield record
 
 
-def is_valid(key: int) -> bool:
-    return key % 128 == 0
+def is_valid(origin: int) -> bool:
+    return origin % 128 == 0
 
 
 def content_key(text: str) -> int:
@@ -103,9 +104,11 @@ def parse_record(domain: str, item: dict[str, object]) -> Record:
     match item:
         case {"prompt": str(prompt), "response": str(response)}:
             messages = (Message(role="user", content=prompt), Message(role="assistant", content=response))
-            return Record(domain=domain, key=content_key(prompt + "\n" + response), messages=messages)
+            key, origin = content_key(prompt + "\n" + response), content_key(prompt)
+            return Record(domain=domain, key=key, origin=origin, messages=messages)
         case {"text": str(text)}:
-            return Record(domain=domain, key=content_key(text), messages=tuple(dialogue_turns(text)), plain=text)
+            key = content_key(text)
+            return Record(domain=domain, key=key, origin=key, messages=tuple(dialogue_turns(text)), plain=text)
     raise InvalidArgument(
         f"a record of domain {domain} has the keys {sorted(item)}; needed are prompt and response, or text"
     )
@@ -135,7 +138,8 @@ def python_records(split: str) -> Iterator[Record]:
                 Message(role="user", content=PYTHON_REQUEST + function.head),
                 Message(role="assistant", content=function.body),
             )
-        yield Record(domain="python", key=content_key(plain), messages=messages, plain=plain)
+        key = content_key(plain)
+        yield Record(domain="python", key=key, origin=key, messages=messages, plain=plain)
 
 
 def documents(record: Record) -> Iterator[Document]:

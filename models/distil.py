@@ -13,22 +13,23 @@ siblings and re-rooted.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from contracts.errors import CheckpointError, InvalidArgument
 from models.acceptance import Text, acceptance
 from models.chat import END_ID
-from models.generate import continue_prompts, noisy
+from models.generate import continue_prompts
 from models.loop import Log, LoopSettings, TrainingLoop
 from models.network import Network
 from models.packing import PackedRows, PackedTop, pack, pack_top, plan_rows
 from models.precision import fast_products
-from models.teacher import TeacherTexts, TopLogprobs, top_logprobs
+from models.teacher import TeacherTexts, TopLogprobs, mixed_temperature, top_logprobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +41,13 @@ class DistilSettings:
     rows: int  # rows in a step
     on_policy_every: int  # each so many-th step is on-policy; 0: never
     num_rollout: int  # tokens that the drafter proposes in an on-policy text
+    rollout_temperature: float  # of every second of these; the others are greedy, as the target's own texts
     variation_weight: float  # of total variation beside forward KL
     report_every: int
     seed: int
+
+
+_MAY_CHANGE = ("num_steps", "report_every")  # while a run goes on
 
 
 def divergence(
@@ -67,15 +72,28 @@ def packed_divergence(
     network: Network,
     tokens: Tensor,  # [rows, length]
     documents: Tensor,  # [rows, length]
-    answers: Tensor,  # [rows, length] bool
-    top_tokens: Tensor,  # [rows, length, NUM_TOP]
-    top_logprobs: Tensor,  # [rows, length, NUM_TOP] float32
+    places: Tensor,  # [places] int64: positions of the flattened rows that predict answers, and some more at the end
+    num_answers: Tensor,  # [] int64: of these places, the ones that count
+    top_tokens: Tensor,  # [places, NUM_TOP]
+    top_logprobs: Tensor,  # [places, NUM_TOP] float32
     variation_weight: float,
 ) -> Tensor:
-    """Mean divergence over the positions that predict answers."""
-    top = TopLogprobs(tokens=top_tokens.flatten(0, 1).long(), logprobs=top_logprobs.flatten(0, 1))
-    found = divergence(network.logits(tokens, documents).flatten(0, 1), top, variation_weight)
-    return found.masked_fill(~answers.flatten(), 0.0).sum() / answers.sum()
+    """Mean divergence over the positions that predict answers. The head, half of a small model's work, reads no
+    others."""
+    hidden = network(tokens, documents).flatten(0, 1)[places]
+    top = TopLogprobs(tokens=top_tokens.long(), logprobs=top_logprobs)
+    found = divergence(F.linear(hidden, network.embed_tokens.weight), top, variation_weight)
+    counts = torch.arange(len(places), device=places.device) < num_answers
+    return found.masked_fill(~counts, 0.0).sum() / num_answers
+
+
+def answer_places(answers: Tensor) -> Tensor:  # [rows, length] bool -> [places]
+    """Positions of answers in the flattened rows, filled up with zeros to half of all positions or to all: each length
+    is compiled anew, so there are two."""
+    found = answers.flatten().nonzero().flatten()
+    half = answers.numel() // 2
+    size = half if len(found) <= half else answers.numel()
+    return F.pad(found, (0, size - len(found)))
 
 
 class DomainRows:
@@ -111,6 +129,10 @@ class Distillation(TrainingLoop):
             num_warmup=20,
             num_micro=1,
             report_every=settings.report_every,
+            conditions={
+                **{name: value for name, value in asdict(settings).items() if name not in _MAY_CHANGE},
+                "domains": dict(domains),
+            },
         )
         super().__init__(drafter, loop, run, log)
         self.distil, self.target = settings, target
@@ -128,18 +150,20 @@ class Distillation(TrainingLoop):
             rows, top = self.propose([domain.texts[i] for domain, row in picked for i in domain.plan[row]])
         else:
             rows, top = join([domain for domain, _ in picked], [row for _, row in picked])
-        device = self.network.device
+        device, num_answers = self.network.device, rows.answers.sum()
+        places = answer_places(rows.answers)
         with fast_products(device):
             loss = self.loss(
                 self.network,
                 rows.tokens.to(device),
                 rows.documents.to(device),
-                rows.answers.to(device),
-                top.tokens.to(device),
-                top.logprobs.to(device).float(),
+                places.to(device),
+                num_answers.to(device),
+                top.tokens.flatten(0, 1)[places].to(device),
+                top.logprobs.flatten(0, 1)[places].to(device).float(),
                 self.distil.variation_weight,
             )
-        return loss, rows.tokens.numel()
+        return loss, int(num_answers)
 
     def next_row(self) -> tuple[DomainRows, int]:
         """Domains by their share, and every row of a domain once before any twice."""
@@ -155,7 +179,7 @@ class Distillation(TrainingLoop):
 
     @torch.no_grad()
     def propose(self, texts: Sequence[Text]) -> tuple[PackedRows, PackedTop]:
-        """Cuts each text at a random place, lets the drafter go on from there, and asks the target about what it says.
+        """Cuts each text at a random place, lets the drafter go on from there, and asks the target about all of it.
 
         As many rows as a step has: a shape of its own would be compiled anew. Texts that find no room are left out.
         """
@@ -169,9 +193,13 @@ class Distillation(TrainingLoop):
             starts,
             max_new=min(self.distil.num_rollout, room),
             end_id=END_ID,
-            choose=noisy(1.0, seeds),
+            choose=mixed_temperature(self.distil.rollout_temperature, seeds),
         )
-        proposed = [Text(prompt=s, answer=a, seed=seed) for s, a, seed in zip(starts, proposals, seeds, strict=True)]
+        # The target is asked about its own words before the cut too, which costs nothing more.
+        proposed = [
+            Text(prompt=text.prompt, answer=[*text.answer[:cut], *proposal], seed=seed)
+            for text, cut, proposal, seed in zip(texts, cuts, proposals, seeds, strict=True)
+        ]
         plan = plan_rows(proposed, self.distil.length)[: self.distil.rows]
         rows = pack(proposed, plan + [[]] * (self.distil.rows - len(plan)), self.distil.length)
         device = self.target.device

@@ -68,7 +68,7 @@ DEMO = FamilyPlan(
         "cli_help": {"cli_help": 1.0},
     },
     drafter_training=TrainingSettings(
-        lr=6e-3, weight_decay=0.02, length=512, rows=16, micro_rows=8, num_warmup=60, report_every=200, seed=2
+        lr=6e-3, weight_decay=0.02, length=512, rows=16, micro_rows=8, num_warmup=20, report_every=200, seed=2
     ),
     general_steps=2000,
     specialist_steps=400,
@@ -81,8 +81,9 @@ DEMO = FamilyPlan(
         num_steps=1200,
         length=512,
         rows=8,
-        on_policy_every=6,
+        on_policy_every=12,
         num_rollout=12,
+        rollout_temperature=0.8,
         variation_weight=1.0,
         report_every=250,
         seed=3,

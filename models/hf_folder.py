@@ -58,7 +58,13 @@ def write_folder(
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fills a temporary folder beside `folder`, makes it durable and puts it in `folder`'s place."""
+    """Fills a temporary folder beside `folder`, makes it durable and puts it in `folder`'s place, where there may be
+    an older checkpoint and nothing else."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder} has files in it and no config.json: it is no checkpoint folder, and is not replaced by one; "
+            "choose another folder"
+        )
     partial: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

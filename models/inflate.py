@@ -163,8 +163,8 @@ def layer_origins(num_old: int, num_new: int) -> list[int | None]:
 
 def inflate(source: Path, out: Path, *, num_parameters: int, seed: int = 0) -> Shape:
     """Writes the inflated model of folder `source` to folder `out` and returns its shape."""
-    if out.resolve() == source.resolve():
-        raise InvalidArgument(f"--out is {out}, the folder of the model itself; choose another folder")
+    if source.resolve().is_relative_to(out.resolve()):
+        raise InvalidArgument(f"--out is {out}, in which the model itself is; choose another folder")
     config = read_config(source)
     if "inflated" in config:
         raise InvalidArgument(f"{source} is itself inflated; inflate the model that it was made from")

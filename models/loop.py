@@ -4,7 +4,7 @@ pauses."""
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class LoopSettings:
     num_warmup: int
     num_micro: int  # gradients of so many micro batches make one step
     report_every: int  # steps
+    conditions: Mapping[str, object]  # what must stay as it is while a run goes on; plain data
 
 
 class TrainingLoop(ABC):
@@ -93,7 +94,8 @@ class TrainingLoop(ABC):
         if self.step % LOG_EVERY_STEPS == 0:
             rate = (self.num_tokens - num_before) / (time.process_time() - began_s)
             last = f"/{self.decay_start + self.num_decay}" if self.decay_start is not None else ""
-            self.log(f"step {self.step}{last} tokens {self.num_tokens / 1e6:.2f}M loss {loss:.4f} {rate:.0f} tokens/s")
+            tokens = f"tokens {self.num_tokens / 1e6:.2f}M"
+            self.log(f"step {self.step}{last} {tokens} loss {loss:.4f} {rate:.0f} tokens per second of CPU time")
 
     def train_step(self) -> float:
         total = 0.0
@@ -122,6 +124,7 @@ class TrainingLoop(ABC):
     def save(self) -> None:
         state = {
             "shape": self.network.shape.as_dict(),
+            "conditions": dict(self.settings.conditions),
             "network": self.network.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "sampler": self.data_state(),
@@ -144,9 +147,18 @@ class TrainingLoop(ABC):
                 f"checkpoint in {self.run} has shape {state['shape']}, this run has {self.network.shape.as_dict()}; "
                 "use another work folder"
             )
+        self.check_conditions(state.get("conditions", {}))
         self.network.load_state_dict(state["network"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.load_data_state(state["sampler"])
         self.step, self.num_tokens = state["step"], state["num_tokens"]
         self.decay_start, self.num_decay = state["decay_start"], state["num_decay"]
+
+    def check_conditions(self, before: Mapping[str, object]) -> None:
+        for name, value in self.settings.conditions.items():
+            if name in before and before[name] != value:
+                raise CheckpointError(
+                    f"checkpoint in {self.run} was trained with {name} {before[name]!r}, and this run has {value!r}; "
+                    "go on with the same, or use another work folder"
+                )

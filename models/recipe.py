@@ -1,5 +1,6 @@
 """The stages of the recipe. Each goes on where it stopped and does nothing when it is done."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,10 +41,16 @@ class Recipe:
     work: Path
     out: Path
     log: Log
-    budget_s: float
+    budget_s: float  # of CPU time, for what is trained from now on
     compiled: bool = True
     device: str = "cpu"
-    loop: TrainingLoop | None = field(default=None, init=False)  # the one at work, for a signal handler
+    loop: TrainingLoop | None = field(default=None, init=False)  # the one at work
+
+    def stop(self) -> bool:
+        """For a signal handler: the step at hand is the last one. False where nothing is being trained."""
+        if self.loop is not None:
+            self.loop.stop_requested = True
+        return self.loop is not None
 
     def prepare(self) -> None:
         check_corpus(self.corpus)
@@ -83,22 +90,29 @@ class Recipe:
         loop.num_tokens = shallow.num_tokens
 
     def decay(self) -> None:
-        """From the newest checkpoint of the stage before, in a run of its own, so that that stage can still go on."""
+        """From the newest checkpoint of the stage before, in a run of its own, so that that stage can still go on. A
+        decay from an older one that was not brought to its end is left as it is."""
         stable = state_files(self.work / "target")
         if not stable:
             raise InvalidArgument(
                 f"{self.work / 'target'} holds no checkpoint of the target; run the stage target first"
             )
-        runs = self.decay_runs()
-        name = runs[-1].name if runs and not self.is_finished(runs[-1]) else f"target-decay-{stable[-1].stem}"
+        name = f"target-decay-{stable[-1].stem}"
         loop = self.target_loop(self.work / name)
-        if state_files(loop.run):
-            loop.resume()
-        else:
+        if not state_files(loop.run):
             loop.restore(load_state(stable[-1]))
-            loop.begin_decay(self.plan.target_decay_steps)
+        self.decay_over(loop, self.plan.target_decay_steps, "--decay-steps")
         self.run(loop, name)
-        self.export_target()
+
+    def decay_over(self, loop: TrainingLoop, num_steps: int, option: str) -> None:
+        """To the end of a run, in so many steps; what was begun goes on as it was begun."""
+        loop.resume()
+        loop.begin_decay(num_steps)
+        if loop.num_decay != num_steps and not loop.finished:
+            raise InvalidArgument(
+                f"{loop.run} has its learning rate fall over {loop.num_decay} steps, and {option} is {num_steps} now; "
+                f"give {option} {loop.num_decay} to go on, or remove the folder to begin it anew"
+            )
 
     def target_loop(self, run: Path, shape: Shape | None = None) -> TextTraining:
         network = Network(shape or self.plan.target_shape)
@@ -118,6 +132,10 @@ class Recipe:
             compiled=self.compiled,
             device=self.device,
         )
+
+    def num_shallow_steps(self) -> int:
+        files = state_files(self.work / "target-shallow")
+        return int(load_state(files[-1])["step"]) if files else 0
 
     def decay_runs(self) -> list[Path]:
         return sorted(path for path in self.work.glob("target-decay-step-*") if state_files(path))
@@ -156,20 +174,28 @@ class Recipe:
         """Text first: the general drafter, then the specialists from it."""
         plan = self.plan
         for name, domains in plan.drafters.items():
-            run = self.work / "drafters" / f"{name}-text"
+            run = self.text_run(name)
             if self.is_finished(run):
                 continue
             network = Network(plan.drafter_shape)
             initialise(network, plan.drafter_training.seed)
             loop = self.text_training(network, plan.drafter_training, domains, run)
-            if state_files(run):
-                loop.resume()
+            if name == GENERAL:
+                self.decay_over(loop, plan.general_steps, "--general-steps")
             else:
-                if name != GENERAL:
-                    start = self.network_of(plan.drafter_shape, self.work / "drafters" / f"{GENERAL}-text")
-                    network.load_state_dict(start.state_dict())
-                loop.begin_decay(plan.general_steps if name == GENERAL else plan.specialist_steps)
+                if not state_files(run):
+                    self.start_specialist(loop, domains)
+                self.decay_over(loop, plan.specialist_steps, "--specialist-steps")
             self.run(loop, f"drafter {name}, text")
+
+    def text_run(self, name: str) -> Path:
+        return self.work / "drafters" / f"{name}-text"
+
+    def start_specialist(self, loop: TextTraining, domains: Mapping[str, float]) -> None:
+        """From the general drafter, and in the text from where that one stopped reading."""
+        general = load_state(state_files(self.text_run(GENERAL))[-1])
+        loop.network.load_state_dict(self.network_of(self.plan.drafter_shape, self.text_run(GENERAL)).state_dict())
+        loop.load_data_state({domain: general["sampler"][domain] for domain in domains})
 
     def teacher(self) -> None:
         """The target's own continuations of prompts of every domain."""
@@ -204,13 +230,14 @@ class Recipe:
 
     def distil(self) -> None:
         """Every drafter, from its text run, on the continuations of its domains."""
+        self.check_finished({name: self.text_run(name) for name in self.plan.drafters}, "drafters")
         train_texts, valid_texts = self.teacher_texts("train"), self.teacher_texts("valid")
         target = self.target_network()
         for name, domains in self.plan.drafters.items():
             run = self.distil_run(name)
             if self.is_finished(run):
                 continue
-            drafter = self.network_of(self.plan.drafter_shape, self.work / "drafters" / f"{name}-text").train()
+            drafter = self.network_of(self.plan.drafter_shape, self.text_run(name)).train()
             loop = Distillation(
                 drafter,
                 target,
@@ -222,16 +249,28 @@ class Recipe:
                 log=self.log,
                 compiled=self.compiled,
             )
-            loop.resume()
+            self.decay_over(loop, self.plan.distil.num_steps, "--distil-steps")
             if loop.step == 0:
                 loop.report()
-                loop.begin_decay(self.plan.distil.num_steps)
             self.run(loop, f"drafter {name}, distillation")
 
     def distil_run(self, name: str) -> Path:
         return self.work / "drafters" / f"{name}-from-{self.finished_target().name}"
 
+    def check_finished(self, runs: Mapping[str, Path], stage: str) -> None:
+        unfinished = [name for name, run in runs.items() if not self.is_finished(run)]
+        if unfinished:
+            raise InvalidArgument(
+                f"{self.work} holds no finished {', '.join(unfinished)} of the stage {stage}; run that stage first"
+            )
+
     # What comes out ---------------------------------------------------------------------------------------------------
+
+    def export(self) -> None:
+        """The whole family at once: drafters beside a target that they were not made for would guess badly."""
+        self.check_finished({name: self.distil_run(name) for name in self.plan.drafters}, "distil")
+        self.export_target()
+        self.export_drafters()
 
     def export_target(self) -> None:
         run = self.finished_target()
@@ -239,8 +278,11 @@ class Recipe:
         loop = self.target_loop(run)
         loop.restore(state)
         losses = loop.validate()
+        num_shallow = self.num_shallow_steps()
         figures = {
-            "tokens seen": f"{state['num_tokens']:,} in {state['step']:,} steps",
+            "tokens seen": f"{state['num_tokens']:,} in {num_shallow + state['step']:,} steps, the first "
+            f"{num_shallow:,} with {self.plan.target_shallow_layers} layers",
+            "length of a row": f"{self.plan.target_training.length} tokens; longer contexts were never trained",
             "learning rate": f"level, then falling to zero over the last {state['num_decay']:,} steps",
             "validation loss (nats a token, answers weigh most)": ", ".join(
                 f"{d} {loss:.3f}" for d, loss in losses.items()
@@ -256,23 +298,22 @@ class Recipe:
     def export_drafters(self) -> None:
         for name, domains in self.plan.drafters.items():
             run = self.distil_run(name)
-            if not self.is_finished(run):
-                raise InvalidArgument(f"{run} holds no finished drafter; run the stage distil first")
-            state = load_state(state_files(run)[-1])
             export(
                 self.network_of(self.plan.drafter_shape, run).cpu(),
                 self.tokenizer,
                 self.out / f"{DRAFTER_PREFIX}{name}",
-                card=self.drafter_card(name, domains, state["step"], state["num_tokens"]),
+                card=self.drafter_card(name, domains),
             )
             self.log(f"wrote {self.out / (DRAFTER_PREFIX + name)}")
 
-    def drafter_card(self, name: str, domains: Mapping[str, float], num_steps: int, num_tokens: int) -> str:
+    def drafter_card(self, name: str, domains: Mapping[str, float]) -> str:
         subject = "all domains" if name == GENERAL else " and ".join(domains)
-        text = load_state(state_files(self.work / "drafters" / f"{name}-text")[-1])
+        text, distilled = (load_state(state_files(run)[-1]) for run in (self.text_run(name), self.distil_run(name)))
+        num_texts = sum(len(load_teacher_texts(self.teacher_file(domain, "train"))) for domain in domains)
         figures = {
             "text": f"{text['num_tokens']:,} tokens" + ("" if name == GENERAL else ", from the general drafter"),
-            "distillation": f"{num_tokens:,} tokens of the target's and its own continuations, {num_steps:,} steps",
+            "distillation": f"{distilled['num_tokens']:,} tokens of answers in {distilled['step']:,} steps: of "
+            f"{num_texts:,} continuations by the target, read several times, and of some that the drafter went on with",
         }
         summary = (
             f"A drafter of specfleet's demo family for {subject}: it guesses what the target `target` will say next."
@@ -288,9 +329,9 @@ class Recipe:
         write_evaluation(evaluation, self.out.parent)
 
     def run(self, loop: TrainingLoop, what: str, until_step: float = float("inf")) -> None:
-        self.loop = loop
+        self.loop, began_s = loop, time.process_time()
         self.log(f"{what}: {loop.network.shape.num_parameters:,} parameters, at step {loop.step}")
         done = loop.train(until_step=until_step, budget_s=self.budget_s)
-        self.loop = None
-        if not done:
+        self.loop, self.budget_s = None, self.budget_s - (time.process_time() - began_s)
+        if not done or loop.stop_requested:
             raise Unfinished(f"{what} stopped at step {loop.step}, all saved; give the same command again to go on")

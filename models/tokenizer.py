@@ -1,6 +1,7 @@
 """The family's tokenizer: byte-level BPE, trained on an equal share of every domain's training records."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -45,10 +46,10 @@ def training_texts(corpus: Path) -> Iterator[str]:
         num_characters = 0
         for record in records(corpus, domain, "train"):
             # One form is enough here: the chat and the running text of a record hold the same words.
-            document = next(documents(record))
-            for text in [document.text, *(message.content for message in document.messages)]:
-                yield text
-                num_characters += len(text)
+            for document in islice(documents(record), 1):
+                for text in [document.text, *(message.content for message in document.messages)]:
+                    yield text
+                    num_characters += len(text)
             if num_characters > CHARACTERS_PER_DOMAIN:
                 break
 

@@ -71,6 +71,14 @@ class TextTraining(TrainingLoop):
             num_warmup=settings.num_warmup,
             num_micro=settings.rows // settings.micro_rows,
             report_every=settings.report_every,
+            conditions={
+                "lr": settings.lr,
+                "weight_decay": settings.weight_decay,
+                "length": settings.length,
+                "rows": settings.rows,
+                "seed": settings.seed,
+                "domains": dict(domains),
+            },
         )
         self.device = torch.device(device)
         super().__init__(network.to(self.device), loop, run, log)

@@ -8,7 +8,7 @@ import torch
 
 from contracts.errors import CheckpointError, InvalidArgument
 from models.acceptance import acceptance, answer_logits
-from models.distil import Distillation, coprime, divergence
+from models.distil import Distillation, answer_places, coprime, divergence, packed_divergence
 from models.network import Network, initialise
 from models.packing import pack, pack_top, plan_rows
 from models.teacher import (
@@ -110,6 +110,24 @@ def distillation(
     return loop
 
 
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_only_answers_count(target: Network, share: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(5, 100, (2, 40), generator=generator)
+    documents = torch.ones_like(tokens)
+    answers = torch.rand(2, 40, generator=generator) < share
+    drafter = lively_network(4)
+    with torch.no_grad():
+        top = top_logprobs(target.logits(tokens, documents).flatten(0, 1))
+        expected = divergence(drafter.logits(tokens, documents).flatten(0, 1), top, 1.0)[answers.flatten()].mean()
+        places = answer_places(answers)
+        found = packed_divergence(
+            drafter, tokens, documents, places, answers.sum(), top.tokens[places], top.logprobs[places], 1.0
+        )
+    assert len(places) == (40 if share < 0.5 else 80)
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("on_policy_every", [0, 2])
 def test_a_drafter_comes_closer(target: Network, texts: TeacherTexts, tmp_path: Path, on_policy_every: int) -> None:
     loop = distillation(target, texts, tmp_path, num_steps=60, on_policy_every=on_policy_every)
@@ -133,8 +151,11 @@ def test_proposals_are_the_drafters_own_and_judged_by_the_target(
             original = next(
                 whole for prompt, whole in originals.items() if tokens[: len(prompt)].tolist() == list(prompt)
             )
-            assert tokens[:first].tolist() == original[:first], "a proposal stands on the target's own text"
-            assert 1 <= answers.sum() == len(tokens) - first <= TINY_PLAN.distil.num_rollout
+            whole = tokens.tolist()
+            kept = next(n for n in range(len(whole), 0, -1) if whole[:n] == original[:n])
+            assert kept >= first, "a proposal stands on the target's own text"
+            assert len(tokens) - kept <= TINY_PLAN.distil.num_rollout
+            assert answers.sum() == len(tokens) - first, "its own words are judged too"
             num_departed += tokens.tolist() != original[: len(tokens)]
             with torch.no_grad():
                 alone = top_logprobs(target.logits(tokens[None])[0, first - 1 : -1])

@@ -1,6 +1,8 @@
 """Reading the domains: Python functions cut where they should be, dialogues as chats, pictures and tables that fit."""
 
 import ast
+import gzip
+import json
 import textwrap
 from pathlib import Path
 from xml.etree import ElementTree
@@ -74,6 +76,20 @@ def test_dialogues_become_chats() -> None:
     assert [(turn.role, turn.content) for turn in turns] == [("user", "hi: there"), ("assistant", "yes")]
     with pytest.raises(InvalidArgument, match="Robot: no"):
         list(dialogue_turns("Robot: no"))
+
+
+def test_all_answers_to_a_prompt_are_learnt_or_none(tmp_path: Path) -> None:
+    """E2E has several for one: those that are left for validation would be known by the others."""
+    (tmp_path / "data2text").mkdir()
+    items = [{"prompt": f"name: {n}", "response": f"It is {n}{end}"} for n in range(400) for end in ".!?"]
+    with gzip.open(tmp_path / "data2text" / "train.jsonl.gz", "wt", encoding="utf-8") as out:
+        out.writelines(json.dumps(item) + "\n" for item in items)
+    learnt, valid = (
+        [record.messages[0].content for record in records(tmp_path, "data2text", split)] for split in ("train", "valid")
+    )
+    assert valid
+    assert not set(learnt) & set(valid)
+    assert len({*learnt, *valid}) == 400
 
 
 def test_some_documents_have_a_system_message(corpus: Path) -> None:

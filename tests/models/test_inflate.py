@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,15 @@ PROMPT = torch.arange(5, 45)[None]  # [1, 40]
 def logits_of(folder: Path) -> torch.Tensor:
     with torch.no_grad():
         return load_network(folder).logits(PROMPT)
+
+
+def test_a_folder_with_other_things_in_it_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "family" / "target")
+    with pytest.raises(InvalidArgument, match="in which the model itself is"):
+        inflate(tmp_path / "family" / "target", tmp_path / "family", num_parameters=200_000)
+    with pytest.raises(CheckpointError, match=r"family has files in it and no config.json"):
+        inflate(folder, tmp_path / "family", num_parameters=200_000)
+    assert load_network(tmp_path / "family" / "target").shape == TINY_SHAPE
 
 
 @pytest.mark.parametrize("num_parameters", [200_000, 470_000, 3_000_000])
@@ -121,7 +131,7 @@ def test_sizes_are_read_as_people_write_them() -> None:
 def test_refusals_name_the_reason(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="fewer than"):
         inflate(folder, tmp_path / "big", num_parameters=10)
-    with pytest.raises(InvalidArgument, match="the folder of the model itself"):
+    with pytest.raises(InvalidArgument, match="in which the model itself is"):
         inflate(folder, folder, num_parameters=1_000_000)
     inflate(folder, tmp_path / "big", num_parameters=1_000_000)
     with pytest.raises(InvalidArgument, match="itself inflated"):

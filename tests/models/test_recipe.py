@@ -1,6 +1,7 @@
 """The whole recipe on a tiny corpus: it goes on where it stopped, and fails with a clear word."""
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,6 +194,69 @@ def test_stages_need_the_ones_before(recipe: Recipe) -> None:
         recipe.decay()
     with pytest.raises(InvalidArgument, match="run the stages target and decay first"):
         recipe.teacher()
+
+
+def test_drafters_are_distilled_only_when_all_are_through_their_text(recipe: Recipe) -> None:
+    recipe.target()
+    recipe.decay()
+    recipe.teacher()
+    recipe.budget_s = 0
+    with pytest.raises(Unfinished):
+        recipe.drafters()
+    with pytest.raises(InvalidArgument, match="no finished general, sql of the stage drafters"):
+        recipe.distil()
+
+
+def test_a_decay_begins_at_the_newest_checkpoint(recipe: Recipe) -> None:
+    """One that was interrupted does not hide what the target learnt since."""
+    recipe.target()
+    recipe.budget_s = 0
+    with pytest.raises(Unfinished):
+        recipe.decay()
+    recipe.budget_s = math.inf
+    recipe.plan = replace(recipe.plan, target_stable_steps=recipe.plan.target_stable_steps + 2)
+    recipe.target()
+    recipe.decay()
+    begun, finished = recipe.decay_runs()
+    assert not recipe.is_finished(begun)
+    assert recipe.finished_target() == finished
+    assert load_state(state_files(finished)[-1])["decay_start"] == recipe.plan.target_stable_steps
+
+
+def test_what_was_begun_is_not_changed_half_way(recipe: Recipe) -> None:
+    recipe.target()
+    recipe.budget_s = 0
+    with pytest.raises(Unfinished):
+        recipe.decay()
+    plan, recipe.budget_s = recipe.plan, math.inf
+    recipe.plan = replace(plan, target_decay_steps=99)
+    with pytest.raises(InvalidArgument, match=f"over {plan.target_decay_steps} steps, and --decay-steps is 99 now"):
+        recipe.decay()
+    recipe.plan = replace(plan, target_training=replace(plan.target_training, lr=1.0))
+    with pytest.raises(CheckpointError, match=r"trained with lr 0.005, and this run has 1.0"):
+        recipe.decay()
+    recipe.plan = replace(plan, target_training=replace(plan.target_training, micro_rows=1))
+    recipe.decay()
+
+
+def test_specialists_read_on_where_the_general_drafter_stopped(built: Recipe) -> None:
+    general, sql = (load_newest(built.text_run(name)) for name in ("general", "sql"))
+    assert general is not None
+    assert sql is not None
+    training = built.plan.drafter_training
+    assert sql["sampler"]["sql"] == general["sampler"]["sql"] + built.plan.specialist_steps * training.rows
+
+
+def test_a_request_to_stop_in_the_last_step_of_a_run_is_heard(recipe: Recipe) -> None:
+    def stop(line: str) -> None:
+        if "at step" in line:
+            recipe.stop()
+
+    recipe.log = stop
+    recipe.plan = replace(recipe.plan, target_shallow_steps=1)
+    with pytest.raises(Unfinished, match="target, shallow stopped at step"):
+        recipe.target()
+    assert not state_files(recipe.work / "target")
 
 
 def test_wrong_corpus_folders_are_named(tmp_path: Path) -> None:

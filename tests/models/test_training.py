@@ -74,10 +74,11 @@ def test_training_lowers_the_loss(corpus: Path, tmp_path: Path) -> None:
     recipe.prepare()
     loop = recipe.target_loop(tmp_path / "target")
     before = loop.validate()
-    for _ in range(12):
+    for _ in range(18):
         loop.train_step()
     after = loop.validate()
-    assert all(after[domain] < before[domain] - 0.3 for domain in before), (before, after)
+    fallen = {domain: before[domain] - after[domain] for domain in before}
+    assert min(fallen.values()) > 0.3, fallen
 
 
 def test_rows_that_do_not_divide_are_refused(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ TINY_PLAN = FamilyPlan(
         length=400,
         rows=4,
         on_policy_every=2,
+        rollout_temperature=0.8,
         num_rollout=4,
         variation_weight=1.0,
         report_every=2,
