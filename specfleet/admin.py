@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from specfleet.errors import DeadlineExceeded
+from specfleet.options import checked_limit_s
 from specfleet.v1 import admin_pb2 as pb
 
 __all__ = ["Admin"]
@@ -30,7 +31,7 @@ class Admin:
 
         self._connection = Connection(address, api_key=api_key, tls=tls)
         self._stub = AdminStub(self._connection.channel)
-        self._timeout_s = timeout_s
+        self._timeout_s = checked_limit_s("timeout_s", timeout_s)
 
     def __enter__(self) -> Self:
         return self

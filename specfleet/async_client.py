@@ -12,16 +12,15 @@ from typing import Self, Unpack
 
 from specfleet import from_wire
 from specfleet.delivery import Delivery, completion
-from specfleet.errors import Internal, InvalidRequest, SpecfleetClientError, Unavailable
+from specfleet.errors import Cancelled, Internal, InvalidRequest, SpecfleetClientError, Unavailable
 from specfleet.events import Completion, Model, Started, TokenEvent
-from specfleet.options import GenerateOptions, Prompt, count_request, generate_request
+from specfleet.open_requests import AsyncOpenRequests
+from specfleet.options import GenerateOptions, Prompt, checked_limit_s, count_request, generate_request
 from specfleet.patience import Patience
 from specfleet.transport import AsyncTransport
 from specfleet.v1 import inference_pb2 as pb
 
 __all__ = ["AsyncClient", "AsyncGeneration"]
-
-_CANCEL_TIMEOUT_S = 2.0
 
 
 class AsyncClient:
@@ -33,7 +32,8 @@ class AsyncClient:
 
     `tls` is a folder with tls.crt, tls.key and ca.crt, read again when they are renewed; None: nothing is encrypted.
     `timeout_s` is the deadline of every call that has none of its own. A stream that is lost is resumed by itself for
-    as long as `resume_for_s`. `transport` replaces gRPC; then `address`, `api_key` and `tls` say nothing.
+    as long as `resume_for_s`. `transport` replaces gRPC; then `address`, `api_key` and `tls` say nothing. It belongs to
+    the event loop of its first call: a program that runs several loops has a client for each.
     """
 
     def __init__(
@@ -51,7 +51,9 @@ class AsyncClient:
 
             transport = AsyncGrpcTransport(address, api_key=api_key, tls=tls)
         self._transport = transport
-        self._timeout_s = timeout_s
+        self._open = AsyncOpenRequests(transport)
+        self._closing: asyncio.Task[None] | None = None
+        self._timeout_s = checked_limit_s("timeout_s", timeout_s)
         self._resume_for_s = resume_for_s
 
     async def __aenter__(self) -> Self:
@@ -63,7 +65,14 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends what is under way. The fleet gives requests up that nobody comes back for."""
+        """Cancels what is under way at the fleet, and closes the connection."""
+        # In a task of its own: whoever closes may be cancelled while it waits for that, and no less shall be done.
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._open.close()
         await self._transport.close()
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncGeneration:
@@ -75,10 +84,10 @@ class AsyncClient:
         deadline_s = options.get("deadline_s")
         patience = Patience(
             time.monotonic,
-            deadline_s=self._timeout_s if deadline_s is None else deadline_s,
+            deadline_s=self._timeout_s if deadline_s is None else checked_limit_s("deadline_s", deadline_s),
             resume_for_s=self._resume_for_s,
         )
-        return AsyncGeneration(self._transport, request, patience)
+        return AsyncGeneration(self._transport, request, patience, self._open)
 
     async def complete(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Completion:
         """The whole answer at once, for one choice."""
@@ -106,10 +115,16 @@ class AsyncClient:
 class AsyncGeneration:
     """One request under way: iterate over it for its events. `started` is None until the fleet has accepted it."""
 
-    def __init__(self, transport: AsyncTransport, request: pb.GenerateRequest, patience: Patience) -> None:
+    def __init__(
+        self,
+        transport: AsyncTransport,
+        request: pb.GenerateRequest,
+        patience: Patience,
+        open_requests: AsyncOpenRequests,
+    ) -> None:
         self.request_id = request.request_id
-        self._delivery = Delivery(request)
-        self._events = _events(transport, request, self._delivery, patience)
+        self._delivery, self._open = Delivery(request), open_requests
+        self._events = _events(transport, request, self._delivery, patience, open_requests)
 
     @property
     def started(self) -> Started | None:
@@ -122,19 +137,29 @@ class AsyncGeneration:
         return await anext(self._events)
 
     async def aclose(self) -> None:
-        """Cancels the request, unless it has ended."""
-        await self._events.aclose()
+        """Cancels the request, unless it has ended. A task that waits for its events sees it end as `cancelled`."""
+        try:
+            await self._events.aclose()
+        except RuntimeError:  # what Python says where another task is in it
+            await self._open.leave(self._delivery)
 
 
 async def _events(
-    transport: AsyncTransport, request: pb.GenerateRequest, delivery: Delivery, patience: Patience
+    transport: AsyncTransport,
+    request: pb.GenerateRequest,
+    delivery: Delivery,
+    patience: Patience,
+    open_requests: AsyncOpenRequests,
 ) -> AsyncGenerator[TokenEvent, None]:
     """The events of all streams that it takes, without what was seen twice. The twin of `client._events`."""
+    open_requests.begin(delivery)
     try:
-        while True:
+        while open_requests.has(delivery):
             try:
-                async with aclosing(_stream(transport, request, delivery, patience.remaining_s())) as responses:
+                async with aclosing(_stream(transport, request, delivery, patience.begin())) as responses:
                     async for response in responses:
+                        if open_requests.is_closed:
+                            raise Cancelled("the client was closed while the call was under way")
                         for event in delivery.take(response, time.perf_counter()):
                             yield event
                         if delivery.is_complete:
@@ -143,11 +168,14 @@ async def _events(
                 raise Internal("the stream ended before the answer was whole")
             except Unavailable as error:
                 await asyncio.sleep(patience.wait_s(error, has_begun=delivery.has_begun, progress=delivery.progress))
+        raise Cancelled("the request was left while its stream was lost")
     except BaseException as error:
         # Refused: nothing to cancel. Otherwise the fleet may be at work for someone who has left.
-        if not delivery.is_complete and (delivery.has_begun or not isinstance(error, SpecfleetClientError)):
-            await _cancel(transport, request.request_id)
+        if delivery.has_begun or not isinstance(error, SpecfleetClientError):
+            await open_requests.leave(delivery)
         raise
+    finally:
+        open_requests.end(delivery)
 
 
 def _stream(
@@ -157,10 +185,3 @@ def _stream(
     if delivery.has_begun:
         return transport.resume(delivery.resume_request(), timeout_s)
     return transport.generate(request, timeout_s)
-
-
-async def _cancel(transport: AsyncTransport, request_id: str) -> None:
-    try:
-        await transport.cancel(pb.CancelRequest(request_id=request_id), _CANCEL_TIMEOUT_S)
-    except SpecfleetClientError:
-        return  # gone already, or out of reach: then the fleet gives it up by itself

@@ -7,7 +7,7 @@ import re
 
 from specfleet.errors import InvalidRequest
 
-__all__ = ["DEFAULT_ADDRESS", "OPTIONS", "Tls", "check_address", "metadata_for"]
+__all__ = ["DEFAULT_ADDRESS", "Tls", "check_address", "metadata_for", "options_for"]
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -15,7 +15,7 @@ Tls = str | os.PathLike[str] | None
 """A folder with tls.crt, tls.key and ca.crt (`specfleet.tls`); None: no encryption, for a fleet on this machine."""
 
 _MAX_MESSAGE = 64 * 2**20
-OPTIONS = (
+_OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     ("grpc.max_send_message_length", _MAX_MESSAGE),
     # Without pings a stream whose peer vanished would wait for ever; without the last limit, one whose peer stands
@@ -25,11 +25,17 @@ OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 5_000),
     # A router that restarts is back in seconds; gRPC's own pauses between attempts to connect grow to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # no pause, but what one attempt may take, with TLS and from far away
     # Two clients of one process share no connection, so that closing one leaves the other alone.
     ("grpc.use_local_subchannel_pool", 1),
 )
+_THIS_MACHINE = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
+
+
+def options_for(address: str) -> tuple[tuple[str, int], ...]:
+    """A proxy of the environment (https_proxy, http_proxy) may lead to other machines; none leads back to this one."""
+    return (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if _THIS_MACHINE.fullmatch(address) else _OPTIONS
 
 
 def check_address(address: object) -> str:

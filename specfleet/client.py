@@ -11,16 +11,15 @@ from typing import Self, Unpack
 
 from specfleet import from_wire
 from specfleet.delivery import Delivery, completion
-from specfleet.errors import Internal, InvalidRequest, SpecfleetClientError, Unavailable
+from specfleet.errors import Cancelled, Internal, InvalidRequest, SpecfleetClientError, Unavailable
 from specfleet.events import Completion, Model, Started, TokenEvent
-from specfleet.options import GenerateOptions, Prompt, count_request, generate_request
+from specfleet.open_requests import OpenRequests
+from specfleet.options import GenerateOptions, Prompt, checked_limit_s, count_request, generate_request
 from specfleet.patience import Patience
 from specfleet.transport import Transport
 from specfleet.v1 import inference_pb2 as pb
 
 __all__ = ["Client", "Generation"]
-
-_CANCEL_TIMEOUT_S = 2.0
 
 
 class Client:
@@ -49,7 +48,8 @@ class Client:
 
             transport = GrpcTransport(address, api_key=api_key, tls=tls)
         self._transport = transport
-        self._timeout_s = timeout_s
+        self._open = OpenRequests(transport)
+        self._timeout_s = checked_limit_s("timeout_s", timeout_s)
         self._resume_for_s = resume_for_s
 
     def __enter__(self) -> Self:
@@ -61,7 +61,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends what is under way. The fleet gives requests up that nobody comes back for."""
+        """Cancels what is under way at the fleet, and closes the connection."""
+        self._open.close()
         self._transport.close()
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
@@ -73,10 +74,10 @@ class Client:
         deadline_s = options.get("deadline_s")
         patience = Patience(
             time.monotonic,
-            deadline_s=self._timeout_s if deadline_s is None else deadline_s,
+            deadline_s=self._timeout_s if deadline_s is None else checked_limit_s("deadline_s", deadline_s),
             resume_for_s=self._resume_for_s,
         )
-        return Generation(self._transport, request, patience)
+        return Generation(self._transport, request, patience, self._open)
 
     def complete(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Completion:
         """The whole answer at once, for one choice."""
@@ -103,10 +104,12 @@ class Client:
 class Generation:
     """One request under way: iterate over it for its events. `started` is None until the fleet has accepted it."""
 
-    def __init__(self, transport: Transport, request: pb.GenerateRequest, patience: Patience) -> None:
+    def __init__(
+        self, transport: Transport, request: pb.GenerateRequest, patience: Patience, open_requests: OpenRequests
+    ) -> None:
         self.request_id = request.request_id
-        self._delivery = Delivery(request)
-        self._events = _events(transport, request, self._delivery, patience)
+        self._delivery, self._open = Delivery(request), open_requests
+        self._events = _events(transport, request, self._delivery, patience, open_requests)
 
     @property
     def started(self) -> Started | None:
@@ -119,19 +122,29 @@ class Generation:
         return next(self._events)
 
     def close(self) -> None:
-        """Cancels the request, unless it has ended."""
-        self._events.close()
+        """Cancels the request, unless it has ended. A thread that waits for its events sees it end as `cancelled`."""
+        try:
+            self._events.close()
+        except ValueError:  # what Python says where another thread is in it
+            self._open.leave(self._delivery)
 
 
 def _events(
-    transport: Transport, request: pb.GenerateRequest, delivery: Delivery, patience: Patience
+    transport: Transport,
+    request: pb.GenerateRequest,
+    delivery: Delivery,
+    patience: Patience,
+    open_requests: OpenRequests,
 ) -> Generator[TokenEvent, None, None]:
     """The events of all streams that it takes, without what was seen twice. The twin of `async_client._events`."""
+    open_requests.begin(delivery)
     try:
-        while True:
+        while open_requests.has(delivery):
             try:
-                with closing(_stream(transport, request, delivery, patience.remaining_s())) as responses:
+                with closing(_stream(transport, request, delivery, patience.begin())) as responses:
                     for response in responses:
+                        if open_requests.is_closed:
+                            raise Cancelled("the client was closed while the call was under way")
                         yield from delivery.take(response, time.perf_counter())
                         if delivery.is_complete:
                             delivery.check()
@@ -139,11 +152,14 @@ def _events(
                 raise Internal("the stream ended before the answer was whole")
             except Unavailable as error:
                 time.sleep(patience.wait_s(error, has_begun=delivery.has_begun, progress=delivery.progress))
+        raise Cancelled("the request was left while its stream was lost")
     except BaseException as error:
         # Refused: nothing to cancel. Otherwise the fleet may be at work for someone who has left.
-        if not delivery.is_complete and (delivery.has_begun or not isinstance(error, SpecfleetClientError)):
-            _cancel(transport, request.request_id)
+        if delivery.has_begun or not isinstance(error, SpecfleetClientError):
+            open_requests.leave(delivery)
         raise
+    finally:
+        open_requests.end(delivery)
 
 
 def _stream(
@@ -153,10 +169,3 @@ def _stream(
     if delivery.has_begun:
         return transport.resume(delivery.resume_request(), timeout_s)
     return transport.generate(request, timeout_s)
-
-
-def _cancel(transport: Transport, request_id: str) -> None:
-    try:
-        transport.cancel(pb.CancelRequest(request_id=request_id), _CANCEL_TIMEOUT_S)
-    except SpecfleetClientError:
-        return  # gone already, or out of reach: then the fleet gives it up by itself

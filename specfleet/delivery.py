@@ -28,7 +28,7 @@ class Delivery:
 
     def __init__(self, request: pb.GenerateRequest) -> None:
         self.started: Started | None = None
-        self._request_id = request.request_id
+        self.request_id = request.request_id
         self._choices = [_Choice(number) for number in range(max(request.num_choices, 1))]
 
     @property
@@ -48,7 +48,7 @@ class Delivery:
 
     def resume_request(self) -> pb.ResumeRequest:
         """Asks for what is missing."""
-        return pb.ResumeRequest(request_id=self._request_id, next_index=[choice.next_index for choice in self._choices])
+        return pb.ResumeRequest(request_id=self.request_id, next_index=[choice.next_index for choice in self._choices])
 
     def take(self, response: pb.GenerateResponse, received_s: float) -> list[TokenEvent]:
         """The events that are new in a response."""

@@ -18,8 +18,10 @@ A transport raises these and no other, so that nothing above it knows of gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
+from typing import Self
 
 
 class SpecfleetClientError(Exception):
@@ -42,6 +44,13 @@ class SpecfleetClientError(Exception):
         self.retry_after_s = retry_after_s
         self.reason = reason
         self.details: Mapping[str, str] = MappingProxyType(dict(details or {}))
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        """For pickle and copy: the message alone would not make it again, and a mapping proxy cannot be pickled."""
+        again = partial(
+            type(self), self.message, retry_after_s=self.retry_after_s, reason=self.reason, details=dict(self.details)
+        )
+        return again, ()
 
 
 class InvalidRequest(SpecfleetClientError):

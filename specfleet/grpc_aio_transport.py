@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
-from specfleet.channel import OPTIONS, Tls, check_address, metadata_for
+from specfleet.channel import Tls, check_address, metadata_for, options_for
 from specfleet.errors import Cancelled
 from specfleet.grpc_errors import client_error
 from specfleet.renewed_channel import RenewedChannel
@@ -24,20 +25,29 @@ T = TypeVar("T")
 
 
 class AsyncGrpcTransport:
-    """The default `AsyncTransport`. Lives in one event loop."""
+    """The default `AsyncTransport`. Lives in the event loop of its first call."""
 
     def __init__(self, address: str, *, api_key: str | None = None, tls: Tls = None) -> None:
         self._address = check_address(address)
         self._metadata = metadata_for(api_key)
-        self._channel: Any  # one of gRPC's, or what stands before several
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
-        else:
-            self._channel = RenewedChannel(
-                TlsFolder(tls), lambda of: grpc.aio.secure_channel(address, of.for_channel(), options=OPTIONS)
-            )
-        # The generated stub serves both kinds of channel; the annotations of grpcio's own stubs know only one.
-        self._stub: Any = inference_pb2_grpc.InferenceStub(self._channel)
+        self._options = options_for(address)
+        self._folder = None if tls is None else TlsFolder(tls)
+        if self._folder is not None:
+            self._folder.read()  # what is wrong with it is told now
+
+    @cached_property
+    def _channel(self) -> Any:
+        """One of gRPC's, or what stands before several. Opened at the first call: it belongs to the loop that runs."""
+        if self._folder is None:
+            return grpc.aio.insecure_channel(self._address, options=self._options)
+        return RenewedChannel(
+            self._folder, lambda of: grpc.aio.secure_channel(self._address, of.for_channel(), options=self._options)
+        )
+
+    @cached_property
+    def _stub(self) -> Any:
+        """The generated one serves both kinds of channel; the annotations of grpcio's own stubs know only one."""
+        return inference_pb2_grpc.InferenceStub(self._channel)
 
     def generate(
         self, request: pb.GenerateRequest, timeout_s: float | None
@@ -60,7 +70,7 @@ class AsyncGrpcTransport:
         return answer
 
     async def close(self) -> None:
-        for channel in self._channel.channels if isinstance(self._channel, RenewedChannel) else [self._channel]:
+        for channel in self._channel.to_close() if isinstance(self._channel, RenewedChannel) else [self._channel]:
             await channel.close()
 
     async def _answer(self, method: Callable[..., Awaitable[T]], request: object, timeout_s: float | None) -> T:

@@ -40,6 +40,8 @@ _CLASSES: dict[grpc.StatusCode, type[SpecfleetClientError]] = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
 }
 
+# gRPC has one code for a fleet without room and for a message that is larger than one of the two sides takes.
+_TOO_LARGE = "larger than max"
 # gRPC has one code for "nobody there" and for "was there and is gone"; only its words tell them apart.
 _NEVER_REACHED = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 # A connection that breaks inside a message, or behind a proxy, can look like a fault of the server's.
@@ -54,6 +56,8 @@ def client_error(error: Any, address: str) -> SpecfleetClientError:
         return ConnectionLost(f"the connection to {address} was lost: {message}")
     if hints is None and code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"no fleet can be reached at {address}: {_shortened(message)}")
+    if hints is None and code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in message:
+        return InvalidRequest(f"the request or its answer is too large: {message}")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Internal(f"the server at {address} does not know this call; is it a fleet of this version?")
     kind = _CLASSES.get(code, Internal)

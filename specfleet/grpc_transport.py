@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from specfleet.channel import OPTIONS, Tls, check_address, metadata_for
+from specfleet.channel import Tls, check_address, metadata_for, options_for
 from specfleet.errors import Cancelled
 from specfleet.grpc_errors import client_error
 from specfleet.renewed_channel import RenewedChannel
@@ -24,13 +24,14 @@ class Connection:
 
     def __init__(self, address: str, *, api_key: str | None, tls: Tls) -> None:
         self.address = check_address(address)
+        options = options_for(address)
         self._metadata = metadata_for(api_key)
         self.channel: Any  # one of gRPC's, or what stands before several
         if tls is None:
-            self.channel = grpc.insecure_channel(address, options=OPTIONS)
+            self.channel = grpc.insecure_channel(address, options=options)
         else:
             self.channel = RenewedChannel(
-                TlsFolder(tls), lambda of: grpc.secure_channel(address, of.for_channel(), options=OPTIONS)
+                TlsFolder(tls), lambda of: grpc.secure_channel(address, of.for_channel(), options=options)
             )
 
     def answer(self, method: Callable[..., Any], request: object, timeout_s: float | None) -> Any:
@@ -62,7 +63,7 @@ class Connection:
             span.end()
 
     def close(self) -> None:
-        for channel in self.channel.channels if isinstance(self.channel, RenewedChannel) else [self.channel]:
+        for channel in self.channel.to_close() if isinstance(self.channel, RenewedChannel) else [self.channel]:
             channel.close()
 
 

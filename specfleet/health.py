@@ -101,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m specfleet.health", description="Ask a process whether it lives.")
     parser.add_argument("address", metavar="HOST:PORT")
     options = parser.parse_args(arguments)
-    with grpc.insecure_channel(options.address) as channel:
+    # Not through a proxy of the environment (https_proxy, http_proxy), which is for the world outside.
+    with grpc.insecure_channel(options.address, options=(("grpc.enable_http_proxy", 0),)) as channel:
         try:
             health: Any = health_pb2_grpc.HealthStub(channel)
             status = health.Check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_S).status

@@ -120,6 +120,8 @@ def read_keys(file: Path) -> KeyFile:
 
 def write_keys(file: Path, keys: KeyFile) -> None:
     """Whole or not at all, readable for its owner alone."""
+    if len(keys.keys) > MAX_KEYS:
+        raise InvalidRequest(f"{file} would hold {len(keys.keys)} keys; it may hold {MAX_KEYS}, so revoke some first")
     content = {
         "version": _VERSION,
         "keys": [asdict(key) for key in keys.keys],

@@ -7,6 +7,7 @@ means the default.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 from uuid import uuid4
@@ -17,7 +18,7 @@ from specfleet.errors import InvalidRequest
 from specfleet.v1 import inference_pb2 as pb
 from specfleet.v1 import types_pb2
 
-__all__ = ["MODES", "GenerateOptions", "Prompt", "count_request", "generate_request"]
+__all__ = ["MODES", "GenerateOptions", "Prompt", "checked_limit_s", "count_request", "generate_request"]
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, token ids, or chat messages of the form {"role": ..., "content": ...}."""
@@ -27,6 +28,7 @@ _MODE_VALUES = dict(
     zip(MODES, (types_pb2.MODE_OFF, types_pb2.MODE_VANILLA, types_pb2.MODE_PEARL, types_pb2.MODE_FLEET), strict=True)
 )
 DEFAULT_MAX_TOKENS = 256
+_ENDLESS_S = 1e9
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -111,6 +113,17 @@ def generate_request(prompt: Prompt, options: GenerateOptions) -> pb.GenerateReq
     if "drafters" in given:
         _assign_with("drafters", _several(given["drafters"]), request.speculation.drafters.extend, "names")
     return request
+
+
+def checked_limit_s(name: str, limit_s: float | None) -> float | None:
+    """A deadline or timeout; none where it is so far away that gRPC would take it for past."""
+    try:
+        is_number = limit_s is None or not math.isnan(limit_s)
+    except TypeError:
+        is_number = False
+    if not is_number:
+        raise InvalidRequest(f"{name} is {_shown(limit_s)}; it must be a number of seconds")
+    return limit_s if limit_s is not None and limit_s < _ENDLESS_S else None
 
 
 def count_request(prompt: str | Sequence[Mapping[str, str]], model: str | None) -> pb.CountTokensRequest:

@@ -11,6 +11,7 @@ __all__ = ["Patience"]
 
 _FIRST_WAIT_S = 0.05
 _LONGEST_WAIT_S = 5.0
+_FAILS_WITHIN_S = 20.0  # a connection to somebody who stands still: 5 s to open, 15 s until pings tell (`channel.py`)
 
 
 class Patience:
@@ -32,12 +33,17 @@ class Patience:
         self._ends_s = None if deadline_s is None else now_s() + deadline_s
         self._resume_for_s = resume_for_s
         self._jitter = jitter
+        self._began_s = now_s()
         self._progress = 0
         self._lost_s: float | None = None
         self._num_waits = 0
 
-    def remaining_s(self) -> float | None:
-        """What is left until the deadline; None without one."""
+    def begin(self) -> float | None:
+        """An attempt begins now; what is left until the deadline, None without one."""
+        self._began_s = self._now_s()
+        return self._remaining_s()
+
+    def _remaining_s(self) -> float | None:
         if self._ends_s is None:
             return None
         remaining_s = self._ends_s - self._now_s()
@@ -54,7 +60,9 @@ class Patience:
         if not has_begun and self._lost_s is None and not isinstance(error, ConnectionLost):
             raise error
         now_s = self._now_s()
-        if self._lost_s is None or progress > self._progress:
+        # A request that waits in the queue hears nothing for minutes: a stream that lived so long was there too.
+        has_lived = isinstance(error, ConnectionLost) and now_s - self._began_s > _FAILS_WITHIN_S
+        if self._lost_s is None or progress > self._progress or has_lived:
             self._lost_s, self._num_waits = now_s, 0
         self._progress = progress
         lost_for_s = now_s - self._lost_s
@@ -67,7 +75,7 @@ class Patience:
             ) from error
         wait_s = max(self._backoff_s(), error.retry_after_s or 0.0)
         self._num_waits += 1
-        remaining_s = self.remaining_s()
+        remaining_s = self._remaining_s()
         return min(wait_s, self._resume_for_s - lost_for_s, wait_s if remaining_s is None else remaining_s)
 
     def _backoff_s(self) -> float:

@@ -24,10 +24,11 @@ class RenewedChannel(Generic[Channel]):
         self._folder, self._open = folder, open_channel
         self._newest = open_channel(folder.read())
         self._replaced: list[Channel] = []
+        self._is_closed = False
 
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """All that are open; whoever closes this one closes them."""
+    def to_close(self) -> tuple[Channel, ...]:
+        """All that are open, for whoever closes this one; from now on no other is opened."""
+        self._is_closed = True
         return (self._newest, *self._replaced)
 
     def unary_unary(self, *how: Any, **settings: Any) -> Callable[..., Any]:
@@ -37,15 +38,21 @@ class RenewedChannel(Generic[Channel]):
         return self._calls("unary_stream", how, settings)
 
     def _calls(self, kind: str, how: tuple[Any, ...], settings: dict[str, Any]) -> Callable[..., Any]:
+        # Made while the channel is open: to call one of a closed channel is an error, to make one ends the process.
+        channel, method = self._newest, getattr(self._newest, kind)(*how, **settings)
+
         def call(request: object, **options: Any) -> Any:
+            nonlocal channel, method
             self._renew()
-            return getattr(self._newest, kind)(*how, **settings)(request, **options)
+            if channel is not self._newest:
+                channel, method = self._newest, getattr(self._newest, kind)(*how, **settings)
+            return method(request, **options)
 
         return call
 
     def _renew(self) -> None:
         """Calls that are under way stay on their channel: a live connection does not mind that a certificate is old."""
-        if self._folder.has_changed:
+        if self._folder.has_changed and not self._is_closed:
             try:
                 certificates = self._folder.read()
             except InvalidRequest:

@@ -46,6 +46,8 @@ CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", _PATIENCE_MS),  # for so long at most it waits for an address that does not answer
     # Every dialling is a new connection, with delays of our own and none that earlier channels have left behind.
     ("grpc.use_local_subchannel_pool", 1),
+    # A proxy of the environment (https_proxy, http_proxy) is for the world outside, and not between parts of a fleet.
+    ("grpc.enable_http_proxy", 0),
 )
 
 _REFUSALS = (

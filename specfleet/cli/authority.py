@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = ["Authority"]
 
 _VALID_FOR = timedelta(days=3650)
 _EARLIER = timedelta(minutes=5)  # for clocks that are behind
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$)(\*\.)?{_LABEL}(\.{_LABEL})*")
 
 
 class Authority:
@@ -111,10 +114,9 @@ def _host(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(host)
-    except ValueError:
-        raise InvalidRequest(f"--host is {host!r}; it must be a name or an address, without a port") from None
+    if _HOST_NAME.fullmatch(host) is None:
+        raise InvalidRequest(f"--host is {host!r}; it must be a name or an address, without a port")
+    return x509.DNSName(host)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

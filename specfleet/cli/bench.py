@@ -58,7 +58,7 @@ def bench(
     """Measure speed as clients see it.
 
     Tokens per second, time to the first token and between tokens, tokens per round. Several modes are compared, and
-    must give the same tokens.
+    must give the same tokens. All prompts are asked once before, so a fleet that caches prompts has read them.
     """
     modes = mode or [""]
     if unknown := set(modes) - {*MODES, ""}:
@@ -80,37 +80,47 @@ def bench(
 
 
 def _read_prompts(file: Path) -> list[str]:
-    lines = [line for line in read_text(file, "--prompts").splitlines() if line.strip()]
+    lines = [line.removesuffix("\r") for line in read_text(file, "--prompts").split("\n") if line.strip()]
     if not lines:
         raise InvalidRequest(f"--prompts: {file} is empty; give a prompt a line")
     if file.suffix != ".jsonl":
         return lines
     try:
-        return [str(json.loads(line)["prompt"]) for line in lines]
+        return [_prompt(line) for line in lines]
     except (ValueError, TypeError, KeyError):
-        raise InvalidRequest(f'--prompts: {file} has a line that is no JSON object with a "prompt"') from None
+        raise InvalidRequest(f'--prompts: {file} has a line that is no JSON object with a text as "prompt"') from None
+
+
+def _prompt(line: str) -> str:
+    prompt = json.loads(line)["prompt"]
+    if not isinstance(prompt, str):
+        raise TypeError
+    return prompt
 
 
 async def _measure(
     fleet: Fleet, prompts: Sequence[str], modes: Sequence[str], options: GenerateOptions, concurrency: int
 ) -> dict[str, Load]:
-    """One mode after the other, each after a request that is not measured."""
+    """One mode after the other. Before the first all prompts are asked in each, which is not measured: else one would
+    find in a cache what another had to read."""
     loads = {}
+    ways: dict[str, GenerateOptions] = {mode: {**options, "mode": mode or None} for mode in modes}
+    once = list(dict.fromkeys(prompts))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     async with AsyncClient(**fleet.arguments()) as client:
         console = notices()
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            for mode in modes:
-                bar = progress.add_task(mode or "fleet's default mode", total=len(prompts))
-                in_mode: GenerateOptions = {**options, "mode": mode or None}
-                await client.complete(prompts[0], **in_mode)
-                loads[mode] = await run_load(
-                    client,
-                    prompts,
-                    in_mode,
-                    concurrency=concurrency,
-                    on_answer=lambda bar=bar: progress.advance(bar),  # type: ignore[misc]
+
+            async def load(what: str, asked: Sequence[str], way: GenerateOptions) -> Load:
+                bar = progress.add_task(what, total=len(asked))
+                return await run_load(
+                    client, asked, way, concurrency=concurrency, on_answer=lambda: progress.advance(bar)
                 )
+
+            for way in ways.values():
+                await load("warming up", once, way)
+            for mode, way in ways.items():
+                loads[mode] = await load(mode or "fleet's default mode", prompts, way)
     return loads
 
 

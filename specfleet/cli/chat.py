@@ -13,7 +13,7 @@ from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, T
 from specfleet.cli.reporting import error_line
 from specfleet.cli.screen import notices, printable, screen
 from specfleet.client import Client
-from specfleet.errors import SpecfleetClientError
+from specfleet.errors import InvalidRequest, SpecfleetClientError
 from specfleet.options import GenerateOptions
 
 __all__ = ["chat"]
@@ -53,6 +53,8 @@ def _read_line(prompt: str) -> str | None:
     while True:
         try:
             return input(prompt)
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"standard input is not {error.encoding.upper()} text") from None
         except EOFError:
             print()
             return None
@@ -77,7 +79,7 @@ class _Conversation:
         try:
             answer = self._answer(asked)
         except SpecfleetClientError as error:
-            notices().print(f"specfleet: {printable(error_line(error))}", style="red", markup=False, soft_wrap=True)
+            notices().print(f"specfleet: {printable(error_line(error))}", style="red", soft_wrap=True)
         else:
             self._messages = [*asked, {"role": "assistant", "content": answer}]
 
@@ -88,10 +90,10 @@ class _Conversation:
                 for last in events:
                     pieces.append(last.text)
                     shown = explanation.show(last)
-                    self._console.print(shown if self._explain else shown.plain, end="", markup=False, soft_wrap=True)
+                    self._console.print(shown if self._explain else shown.plain, end="", soft_wrap=True)
         except KeyboardInterrupt:
             self._console = screen()  # the old one may have been stopped between writing a token and noting that it did
-            self._console.print(" [stopped]", style="dim", markup=False, end="")
+            self._console.print(" [stopped]", style="dim", end="")
         finally:
             self._console.print()
         if self._explain and last is not None and last.statistics is not None and last.usage is not None:

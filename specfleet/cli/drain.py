@@ -30,4 +30,4 @@ def drain(
     with Admin(**Fleet(address, api_key_file, tls).arguments(), timeout_s=30.0) as admin:
         workers = admin.drain(worker)
     names = printable(", ".join(workers)) or "none"
-    screen().print(f"draining; workers: {names}", markup=False, soft_wrap=True)
+    screen().print(f"draining; workers: {names}", soft_wrap=True)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from specfleet.cli.explain import Explanation, summary
-from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption, read_text
+from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, TlsOption, decoded, read_text
 from specfleet.cli.reporting import fail
 from specfleet.cli.screen import printable, screen
 from specfleet.client import Client
@@ -47,7 +47,7 @@ def generate(
     tls: TlsOption = None,
 ) -> None:
     """Generate text, and show it as it comes."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = decoded(sys.stdin.buffer.read(), "standard input") if prompt == "-" else prompt
     asked: Prompt = [{"role": "user", "content": text}] if chat else text
     options: GenerateOptions = {
         "max_tokens": max_tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,4 +103,5 @@ def _token_s(tokens: Sequence[TokenEvent]) -> float | None:
 def percentile(values: Sequence[float], share: float) -> float:
     """The value that so large a share of all does not exceed."""
     ordered = sorted(values)
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+    rank = math.ceil(share * len(ordered) - 1e-9)  # without what 0.07 * 100 is above 7
+    return ordered[max(rank, 1) - 1]

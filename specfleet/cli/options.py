@@ -12,7 +12,7 @@ import typer
 from specfleet.channel import DEFAULT_ADDRESS
 from specfleet.errors import InvalidRequest
 
-__all__ = ["DEFAULT_ADDRESS", "Address", "ApiKeyFile", "Fleet", "TlsOption", "read_text"]
+__all__ = ["DEFAULT_ADDRESS", "Address", "ApiKeyFile", "Fleet", "TlsOption", "decoded", "read_text"]
 
 API_KEY_VARIABLE = "SPECFLEET_API_KEY"
 
@@ -55,10 +55,15 @@ class Fleet:
 
 def read_text(file: Path, option: str) -> str:
     """A text file that an option names."""
+    return decoded(_read(file, option), f"{option}: {file}")
+
+
+def decoded(content: bytes, source: str) -> str:
+    """The text that came from there."""
     try:
-        return _read(file, option).decode()
+        return content.decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{option}: {file} is not UTF-8 text, from byte {error.start} on") from None
+        raise InvalidRequest(f"{source} is not UTF-8 text, from byte {error.start} on") from None
 
 
 def _read(file: Path, option: str) -> bytes:

@@ -39,5 +39,5 @@ def error_line(error: SpecfleetClientError) -> str:
 
 def fail(line: str, *, code: int) -> NoReturn:
     """Says why on standard error, and ends the program."""
-    notices().print(f"specfleet: {printable(line)}", style="red", markup=False, highlight=False, soft_wrap=True)
+    notices().print(f"specfleet: {printable(line)}", style="red", soft_wrap=True)
     raise typer.Exit(code)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["bar", "count", "duration", "notices", "percent", "printable", "screen", "table"]
+__all__ = ["bar", "console", "count", "duration", "notices", "percent", "printable", "screen", "table"]
 
 _WIDTH_OF_FILES = 160  # a file has no width: wide enough that no cell is cut
 
 
 def screen() -> Console:
     """Standard output; without colours where it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False)
+    return console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
 
 
 def notices() -> Console:
     """Standard error, for what is not the answer itself."""
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_OF_FILES)
+    return console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH_OF_FILES)
+
+
+def console(**settings: Any) -> Console:
+    """One that shows text as it is: brackets, as in a model's or a device's name, are no markup, colons no emoji."""
+    return Console(markup=False, emoji=False, highlight=False, **settings)
 
 
 def printable(text: str) -> str:
@@ -43,7 +49,7 @@ def duration(seconds: float) -> str:
         return "0 s"
     if seconds < 1e-3:
         return f"{1e6 * seconds:.0f} µs"
-    if seconds < 1.0:
+    if seconds < 0.9995:  # what is 1 when rounded is a second
         return f"{1e3 * seconds:.3g} ms"
     if seconds < 60.0:
         return f"{seconds:.3g} s"
@@ -55,11 +61,11 @@ def duration(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """Large counts in thousands, millions or billions."""
-    for unit, size in ((" G", 1e9), (" M", 1e6), (" k", 1e4)):
-        if number >= size:
-            return f"{number / (1e3 if unit == ' k' else size):.3g}{unit}"
-    return f"{number:.0f}"
+    """Large counts in thousands, millions, billions or trillions."""
+    for unit, size in ((" T", 1e12), (" G", 1e9), (" M", 1e6)):
+        if number >= 0.9995 * size:  # what is 1 when rounded
+            return f"{number / size:.3g}{unit}"
+    return f"{number / 1e3:.3g} k" if number >= 1e4 else f"{number:.0f}"
 
 
 def percent(share: float) -> str:

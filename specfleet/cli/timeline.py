@@ -36,7 +36,7 @@ def timeline(
     except OSError as error:
         fail(f"{out} cannot be written: {error.strerror}", code=2)
     console = screen()
-    console.print(f"{len(spans)} spans in {out}", markup=False, soft_wrap=True)
+    console.print(f"{len(spans)} spans in {out}", soft_wrap=True)
     if not spans:
         console.print("nothing ran meanwhile; look again while requests do")
         return

@@ -19,7 +19,7 @@ from specfleet.cli.options import DEFAULT_ADDRESS, Address, ApiKeyFile, Fleet, T
 from specfleet.cli.reporting import error_line
 from specfleet.cli.screen import printable, screen
 from specfleet.cli.views import drafters_table, headline, rounds_chart, verifier_table
-from specfleet.errors import Unavailable
+from specfleet.errors import DeadlineExceeded, Unavailable
 from specfleet.v1 import admin_pb2 as pb
 
 __all__ = ["top"]
@@ -60,11 +60,11 @@ class _Watched:
         self._trouble = ""
 
     def look(self, admin: Admin) -> None:
-        """A fleet that is away for a while is no reason to stop watching."""
+        """A fleet that is away for a while, or hangs, is no reason to stop watching."""
         try:
             self.add(admin.status())
             self._trouble = ""
-        except Unavailable as error:
+        except (Unavailable, DeadlineExceeded) as error:
             self._trouble = error_line(error)
 
     def add(self, status: pb.StatusResponse) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from specfleet.cli.screen import bar, count, duration, percent, printable, table
+from specfleet.cli.screen import bar, console, count, duration, percent, printable, table
 from specfleet.v1 import admin_pb2 as pb
 
 __all__ = ["drafters_table", "headline", "rounds_chart", "verifier_table"]
@@ -91,7 +91,7 @@ def drafters_table(
     """
     cells = [_cells(drafter, before.get(drafter.name)) for drafter in drafters]
     whole = _rows(cells, _DRAFTER_COLUMNS)
-    if Console(width=_ANY_WIDTH).measure(whole).maximum <= width:
+    if console(width=_ANY_WIDTH).measure(whole).maximum <= width:
         return whole
     return _rows(cells, [column for column in _DRAFTER_COLUMNS if column not in ("kind", "device", "")])
 

@@ -18,7 +18,7 @@ from router.security.gate import ADMIN, FLEET, INFERENCE, METRICS, Gate
 from router.security.keyring import KeyRing
 from specfleet.cli.app import app
 from specfleet.errors import InvalidRequest
-from specfleet.keys import read_keys
+from specfleet.keys import KeyFile, read_keys, write_keys
 
 
 @pytest.fixture
@@ -73,6 +73,15 @@ def test_commands_refuse_what_makes_no_sense(file: Path) -> None:
         done = keys(*arguments)
         assert (done.exit_code, words in done.stderr) == (code, True), done.stderr
     assert [key.name for key in read_keys(file).keys] == ["alice"]
+
+
+def test_a_file_that_nobody_could_read_again_is_not_written(file: Path) -> None:
+    add(file, "alice")
+    before = file.read_bytes()
+    key = read_keys(file).keys[0]
+    with pytest.raises(InvalidRequest, match="would hold 10001 keys; it may hold 10000"):
+        write_keys(file, KeyFile(keys=(key,) * 10_001))
+    assert file.read_bytes() == before
 
 
 def test_the_key_decides_the_tenant_and_its_roles_what_it_opens(file: Path) -> None:

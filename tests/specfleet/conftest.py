@@ -63,7 +63,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 def cli(fleet: ScriptedFleet) -> Callable[..., Result]:
     """Runs a command against the scripted fleet: `cli("status", "--json")`."""
 
-    def run(*arguments: str, stdin: str = "", address: str | None = None) -> Result:
+    def run(*arguments: str, stdin: str | bytes = "", address: str | None = None) -> Result:
         return CliRunner().invoke(
             app, arguments, input=stdin, env={"SPECFLEET_ADDRESS": fleet.address if address is None else address}
         )

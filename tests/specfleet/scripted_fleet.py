@@ -247,11 +247,11 @@ def _token(word: Word) -> pb.Token:
 
 
 class LossyProxy:
-    """A TCP proxy before the fleet whose connections can be reset, as when a machine goes away."""
+    """A TCP proxy before the fleet whose connections can be reset, as when a machine goes away; or are slow to open."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, delay_s: float = 0.0) -> None:
         self.port = 0
-        self._target = port
+        self._target, self._delay_s = port, delay_s
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self) -> None:
@@ -268,6 +268,7 @@ class LossyProxy:
         self._writers.clear()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(self._delay_s)
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers |= {writer, far_writer}
         try:

@@ -55,6 +55,10 @@ def test_a_second_time_the_same_authority_renews_what_it_is_asked_for(tmp_path: 
     [
         (["--role", "root"], "--role is 'root'; it must be one of router, verifier, drafter, client, admin"),
         (["--host", "schön.example"], "--host is 'schön.example'; it must be a name or an address"),
+        (["--host", "gpu-1:50051"], "--host is 'gpu-1:50051'; it must be a name or an address, without a port"),
+        (["--host", "[::1]"], "--host is '[::1]'; it must be a name or an address"),
+        (["--host", ""], "--host is ''; it must be a name or an address"),
+        (["--host", " x y"], "--host is ' x y'; it must be a name or an address"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, arguments: list[str], words: str) -> None:

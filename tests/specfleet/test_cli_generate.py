@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import Result
 
 from specfleet import TokenEvent
+from specfleet.cli import main
 from specfleet.cli.explain import Explanation
 from specfleet.v1 import inference_pb2 as pb
 from specfleet.v1 import types_pb2
@@ -39,6 +41,27 @@ def test_a_prompt_comes_from_standard_input_or_as_chat(fleet: ScriptedFleet, cli
     first, second = fleet.asked(pb.GenerateRequest)
     assert first.prompt == "from\nafar"
     assert [(message.role, message.content) for message in second.chat.messages] == [("user", "Hi")]
+
+
+@pytest.mark.parametrize("arguments", [["generate", "-"], ["chat"]])
+def test_what_is_no_text_is_one_line_and_code_2(fleet: ScriptedFleet, cli: Cli, arguments: list[str]) -> None:
+    done = cli(*arguments, stdin=b"caf\xe9\n")
+    assert (done.exit_code, fleet.calls) == (2, [])
+    assert done.stderr.startswith("specfleet: standard input is not UTF-8 text")
+
+
+def test_a_screen_that_has_not_all_letters_shows_the_others(
+    fleet: ScriptedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.script.answers = ([Word(1, "caf\xe9 "), Word(2, "\N{CHECK MARK}")],)
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "argv", ["specfleet", "generate", "Hello", "--address", fleet.address])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    screen.flush()
+    assert ended.value.code == 0
+    assert screen.buffer.getvalue() == b"caf\xe9 ?\n"
 
 
 def test_json_has_an_event_a_line(fleet: ScriptedFleet, cli: Cli) -> None:
@@ -152,6 +175,12 @@ def test_a_chat_remembers_until_it_is_told_not_to(fleet: ScriptedFleet, cli: Cli
     ]
 
 
+def test_a_chat_shows_the_answer_as_it_is(fleet: ScriptedFleet, cli: Cli) -> None:
+    fleet.script.answers = ([Word(1, "[b]a :smile: "), Word(2, "[/x]b")],)
+    for arguments in (["chat"], ["chat", "--explain"]):
+        assert cli(*arguments, stdin="one\n").stdout.startswith("[b]a :smile: [/x]b\n")
+
+
 def test_a_chat_goes_on_after_an_error_and_forgets_what_failed(fleet: ScriptedFleet, cli: Cli) -> None:
     refusals = [Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")]
     fleet.on_call = lambda request: refusals.pop() if refusals else None
@@ -193,7 +222,8 @@ def test_bench_compares_modes(fleet: ScriptedFleet, cli: Cli, tmp_path: Path) ->
     assert figures["off"]["acceptance"] == 0.5
     assert 0.0 < figures["fleet"]["first_token_s"]["p50"] <= figures["fleet"]["first_token_s"]["p99"]
     asked = [call.prompt for call in fleet.asked(pb.GenerateRequest)]
-    assert sorted(asked[:6]) == ["one"] * 4 + ["two"] * 2  # the first is not measured
+    assert sorted(asked[:4]) == ["one"] * 2 + ["two"] * 2, "in each mode before the first is measured"
+    assert sorted(asked[4:9]) == ["one"] * 3 + ["two"] * 2
 
 
 def test_bench_finds_modes_that_disagree(fleet: ScriptedFleet, cli: Cli) -> None:
@@ -208,8 +238,22 @@ def test_bench_finds_modes_that_disagree(fleet: ScriptedFleet, cli: Cli) -> None
     assert "the same tokens" not in done.stdout
 
 
+def test_bench_takes_prompts_as_they_are(fleet: ScriptedFleet, cli: Cli, tmp_path: Path) -> None:
+    """A line ends by a line feed and by nothing else that Unicode counts as an end; its carriage return goes too."""
+    prompts = {"one.jsonl": '{"prompt": "a\u2028b"}\r\n\n', "one.txt": "a\u2028b\r\n"}
+    for name, text in prompts.items():
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+        assert cli("bench", "--prompts", str(tmp_path / name), "-n", "1").exit_code == 0
+    assert {call.prompt for call in fleet.asked(pb.GenerateRequest)} == {"a\u2028b"}
+
+
 def test_bench_refuses_what_is_no_prompt(cli: Cli, tmp_path: Path) -> None:
-    for name, text in (("empty.txt", "\n"), ("wrong.jsonl", '{"text": "x"}\n')):
+    for name, text in (
+        ("empty.txt", "\n"),
+        ("wrong.jsonl", '{"text": "x"}\n'),
+        ("null.jsonl", '{"prompt": null}\n'),
+        ("ids.jsonl", '{"prompt": [1, 2]}\n'),
+    ):
         (tmp_path / name).write_text(text)
         done = cli("bench", "--prompts", str(tmp_path / name))
         assert done.exit_code == 2

@@ -17,6 +17,7 @@ import pytest
 from typer.testing import Result
 
 from specfleet import Admin, NotFound, __version__
+from specfleet.cli.load import percentile
 from specfleet.cli.screen import bar, count, duration, printable
 from specfleet.v1 import admin_pb2, types_pb2
 from specfleet.v1 import inference_pb2 as pb
@@ -97,6 +98,16 @@ def test_models_are_listed(fleet: ScriptedFleet, cli: Cli) -> None:
     ]
 
 
+def test_names_are_shown_as_they_are(status: admin_pb2.StatusResponse, fleet: ScriptedFleet, cli: Cli) -> None:
+    """Whoever names a device or a model says nothing to the reader's terminal."""
+    name = "[/x] [link=http://evil.example]here[/link] :x:"
+    status.verifier.device = status.drafters[0].device = name
+    identity = types_pb2.ModelIdentity(name=f"qwen[awq] {name}")
+    fleet.script.models = [pb.ListModelsResponse.Model(identity=identity)]
+    assert cli("status").stdout.count(name) == cli("top").stdout.count(name) == 2
+    assert f"qwen[awq] {name}" in cli("models").stdout
+
+
 def test_top_prints_one_frame_where_it_cannot_live(status: admin_pb2.StatusResponse, cli: Cli) -> None:
     frame = cli("top").stdout
     assert frame == cli("top", "--once").stdout
@@ -105,13 +116,15 @@ def test_top_prints_one_frame_where_it_cannot_live(status: admin_pb2.StatusRespo
 
 
 def test_top_lives_until_q(status: admin_pb2.StatusResponse, fleet: ScriptedFleet) -> None:
+    hanging = Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer")
+    fleet.on_call = lambda request: hanging if len(fleet.calls) == 2 else None
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "specfleet.cli", "top", "--every", "0.1", "--address", fleet.address]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         shown = b""
-        while b"tokens/s \xe2\x96" not in shown:  # the curve needs two looks
+        while b"tokens/s \xe2\x96" not in shown:  # the curve needs two looks, and the second finds a router that hangs
             shown += os.read(ours, 65536)
         os.write(ours, b"q")
         while True:  # a terminal that nobody reads would block the writer
@@ -121,6 +134,7 @@ def test_top_lives_until_q(status: admin_pb2.StatusResponse, fleet: ScriptedFlee
                 break
         assert process.wait(30) == 0
     os.close(ours)
+    assert b"no answer" in shown
     assert b"\x1b[?1049h" in shown, "the live view has a screen of its own"
     assert shown.rstrip().endswith(b"\x1b[?25h") or b"\x1b[?1049l" in shown, "and leaves the terminal as it was"
 
@@ -225,5 +239,9 @@ def test_numbers_look_as_people_write_them() -> None:
     shown = [duration(seconds) for seconds in (2e-5, 0.0352, 0.5, 12.34, 75.0, 3700.0, 200_000.0)]
     assert shown == ["20 µs", "35.2 ms", "500 ms", "12.3 s", "1 min 15 s", "1 h 1 min", "2 days 7 h"]
     assert [count(number) for number in (7, 9_999, 98_765, 301e6, 7e9)] == ["7", "9999", "98.8 k", "301 M", "7 G"]
+    assert [count(number) for number in (999_499, 999_600, 999.6e6, 2.5e12)] == ["999 k", "1 M", "1 G", "2.5 T"]
+    assert [duration(seconds) for seconds in (0.9994, 0.9996)] == ["999 ms", "1 s"]
+    assert [percentile(range(1, 101), share) for share in (0.0, 0.5, 0.9, 0.99, 1.0)] == [1, 50, 90, 99, 100]
+    assert [percentile([1.0, 2.0], share) for share in (0.5, 0.51)] == [1.0, 2.0]
     assert [bar(share, 2) for share in (0.0, 0.5, 0.75, 1.0, 2.0)] == ["", "█", "█▌", "██", "██"]
     assert printable("a\tb\nc\r\x1b\x9b") == "a\tb\nc" + "\N{REPLACEMENT CHARACTER}" * 3

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -24,7 +27,7 @@ from specfleet import (
     Unavailable,
 )
 from tests.specfleet.conftest import Ask
-from tests.specfleet.scripted_fleet import Refusal, ScriptedFleet
+from tests.specfleet.scripted_fleet import LossyProxy, Refusal, ScriptedFleet, ServerThread
 
 CLASSES = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -62,6 +65,22 @@ def test_a_status_becomes_its_class_with_its_hints(fleet: ScriptedFleet, ask: As
         assert caught.value.details == {"key": "v"}
 
 
+def test_a_message_that_is_too_large_can_never_work(fleet: ScriptedFleet, ask: Ask) -> None:
+    """So gRPC says it, of either side; no fleet is overloaded by that."""
+    words = "SERVER: Received message larger than max (68157449 vs. 67108864)"
+    fleet.on_call = lambda request: Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+    with pytest.raises(InvalidRequest, match=r"too large: .*\(68157449 vs\. 67108864\)"):
+        ask(fleet.address)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_errors_pass_between_processes(copied: Callable[[Overloaded], Overloaded]) -> None:
+    again = copied(Overloaded("full", retry_after_s=1.5, reason="Because", details={"key": "v"}))
+    assert type(again) is Overloaded
+    assert (str(again), again.message, again.retry_after_s) == ("full", "full", 1.5)
+    assert (again.reason, again.details) == ("Because", {"key": "v"})
+
+
 def test_unary_calls_raise_the_same(fleet: ScriptedFleet) -> None:
     fleet.on_call = lambda request: Refusal(grpc.StatusCode.NOT_FOUND, "no such request", reason="NotFound")
 
@@ -88,6 +107,25 @@ def test_a_status_without_words_is_described(fleet: ScriptedFleet, ask: Ask) -> 
 def test_a_fleet_that_is_not_there_is_an_error_at_once(ask: Ask, address: str, reason: str) -> None:
     with pytest.raises(Unavailable, match=rf"no fleet can be reached at {address}: .*{reason}"):
         ask(address)
+
+
+def test_a_fleet_may_be_far_away(fleet: ScriptedFleet, thread: ServerThread, ask: Ask) -> None:
+    proxy = LossyProxy(fleet.port, delay_s=0.2)
+    thread.run(proxy.serve())
+    try:
+        assert ask(f"127.0.0.1:{proxy.port}")
+    finally:
+        thread.run(proxy.stop())
+
+
+def test_no_proxy_stands_before_a_fleet_on_this_machine(
+    fleet: ScriptedFleet, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:1")
+    assert ask(fleet.address)
+    assert ask(f"localhost:{fleet.port}")
 
 
 @pytest.mark.parametrize("address", ["", "two words", "http://127.0.0.1:50051"])

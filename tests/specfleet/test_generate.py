@@ -83,6 +83,16 @@ def test_a_completion_is_the_whole_answer(fleet: ScriptedFleet) -> None:
     assert awaited.usage.num_completion_tokens == len(ANSWER)
 
 
+def test_an_async_client_may_be_made_before_its_loop(fleet: ScriptedFleet) -> None:
+    client = AsyncClient(fleet.address)
+
+    async def complete() -> str:
+        async with client:
+            return (await client.complete("Hello")).text
+
+    assert asyncio.run(complete()) == "The sea is é."
+
+
 def test_a_completion_has_one_choice(fleet: ScriptedFleet) -> None:
     with Client(fleet.address) as client, pytest.raises(InvalidRequest, match="iterate over generate"):
         client.complete("Hello", num_choices=2)

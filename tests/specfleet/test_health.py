@@ -12,13 +12,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from specfleet.errors import InvalidRequest
 from specfleet.health import READY, Health, health_face, main
+from tests.router.valkey import free_port
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def asked(address: str, service: str = "") -> Any:
@@ -39,6 +39,15 @@ def test_life_and_readiness_are_told_apart(capsys: pytest.CaptureFixture[str]) -
         assert capsys.readouterr().out == "SERVING\n"
     assert main([address]) == 1
     assert f"{address} does not answer" in capsys.readouterr().err
+
+
+def test_no_proxy_stands_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:1")
+    address = free_address()
+    with health_face(address):
+        assert main([address]) == 0
 
 
 def test_who_stands_still_is_dead_whatever_it_said_before() -> None:

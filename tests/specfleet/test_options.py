@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from specfleet import Client, InvalidRequest
+from specfleet import Admin, AsyncClient, Client, InvalidRequest
 from specfleet.options import generate_request
 from specfleet.v1 import inference_pb2 as pb
+from tests.specfleet.conftest import Ask
 from tests.specfleet.scripted_fleet import ScriptedFleet
 
 
@@ -32,6 +33,8 @@ from tests.specfleet.scripted_fleet import ScriptedFleet
         ({"priority": 2**31}, "priority is 2147483648; it must be a whole number below"),
         ({"request_id": 3}, "request_id is 3; it must be a text"),
         ({"json_schema": {"type": "object"}}, "json_schema is {'type': 'object'}; it must be a text"),
+        ({"deadline_s": float("nan")}, "deadline_s is nan; it must be a number of seconds"),
+        ({"deadline_s": "5"}, "deadline_s is '5'; it must be a number of seconds"),
         ({"max_draft": "x" * 200}, "max_draft is 'xxx.*\\.\\.\\.; it must be"),
     ],
 )
@@ -39,6 +42,20 @@ def test_wrong_options_are_refused(fleet: ScriptedFleet, options: dict[str, Any]
     with Client(fleet.address) as client, pytest.raises(InvalidRequest, match=words):
         client.generate("Hello", **options)
     assert fleet.calls == []
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient, Admin])
+def test_a_timeout_is_a_number(fleet: ScriptedFleet, kind: Any) -> None:
+    with pytest.raises(InvalidRequest, match="timeout_s is nan; it must be a number of seconds"):
+        kind(fleet.address, timeout_s=float("nan"))
+
+
+@pytest.mark.parametrize("limit_s", [float("inf"), 1e12])
+def test_a_limit_beyond_all_is_none(fleet: ScriptedFleet, ask: Ask, limit_s: float) -> None:
+    ask(fleet.address, client={"timeout_s": limit_s})
+    assert fleet.remaining_s is None
+    ask(fleet.address, client={"timeout_s": 100.0}, deadline_s=limit_s)
+    assert fleet.remaining_s is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specfleet import AsyncClient, Client, DeadlineExceeded, Internal, NotFound, TokenEvent, Unavailable
+from specfleet.errors import ConnectionLost
+from specfleet.patience import Patience
 from specfleet.v1 import inference_pb2 as pb
 from tests.specfleet.conftest import Ask
 from tests.specfleet.scripted_fleet import (
@@ -135,6 +138,25 @@ def test_there_is_an_end_to_patience(fleet: ScriptedFleet, ask: Ask) -> None:
     fleet.script.cuts = [2, *[0] * 100]
     with pytest.raises(Unavailable, match=r"could not be resumed for 0\.\d s"):
         ask(fleet.address, client={"resume_for_s": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("error", "quiet_s", "is_borne"),
+    [(ConnectionLost("lost"), 70.0, True), (ConnectionLost("lost"), 15.0, False), (Unavailable("no"), 70.0, False)],
+)
+def test_a_stream_that_lived_was_there_though_it_stayed_quiet(
+    error: Unavailable, quiet_s: float, is_borne: bool
+) -> None:
+    """Longer than pings take to tell of a peer that stands still."""
+    now_s = 0.0
+    patience = Patience(lambda: now_s, deadline_s=None, resume_for_s=60.0, jitter=lambda: 0.0)
+    waits_s = []
+    with nullcontext() if is_borne else pytest.raises(Unavailable, match="could not be resumed for"):
+        for _ in range(8):
+            patience.begin()
+            now_s += quiet_s
+            waits_s.append(patience.wait_s(error, has_begun=True, progress=1))
+    assert waits_s == ([0.0] * 8 if is_borne else waits_s[:4])
 
 
 def test_the_deadline_ends_patience_too(fleet: ScriptedFleet, ask: Ask) -> None:

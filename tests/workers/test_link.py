@@ -82,6 +82,18 @@ def test_a_lost_stream_is_dialled_again_and_begins_empty() -> None:
     asyncio.run(run())
 
 
+def test_no_proxy_stands_before_the_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:1")
+
+    async def run() -> None:
+        async with joined(Echo()) as peer:
+            assert await echoed(peer, 1) == [1]
+
+    asyncio.run(run())
+
+
 def test_stopping_needs_no_router() -> None:
     async def run() -> None:
         stop = asyncio.Event()
