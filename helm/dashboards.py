@@ -181,7 +181,7 @@ _SPECULATION = Dashboard(
             title="Passes without drafts",
             about="Part of the passes of sequences that checked nothing: in all, and of those that speculate by why.",
             lines={
-                "all": _part(_rate(f"{_FRONTIER}_bucket", where='le="0"'), _rate(f"{_FRONTIER}_count")),
+                "all": _part(_rate(f"{_FRONTIER}_bucket", where='le=~"0|0[.]0"'), _rate(f"{_FRONTIER}_count")),
                 "{{reason}}": _part(
                     _rate("specfleet_fallbacks_total", "reason"),
                     f"ignoring(reason) group_left() {_rate(f'{_FRONTIER}_count')}",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.config import EngineConfig, RouterConfig, StoreConfig
 from contracts.config.drafter import DrafterKind
 from contracts.config.verifier import PruneConfig
+from router.metrics.histogram import LATENCY_S, MOMENT_S
 
 _Kubernetes = dict[str, Any]  # checked by Kubernetes itself
 _Name = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$")]
@@ -208,7 +209,8 @@ class Ray(Values):
 
 class Tracing(Values):
     endpoint: Annotated[
-        str, Field(pattern=r"^(https?://[^\s/]+/?)?$", description="Of a collector that takes OTLP by gRPC")
+        str,
+        Field(pattern=r"^(https?://[^\s/]+:[0-9]{1,5}/?)?$", description="Of a collector that takes OTLP by gRPC"),
     ]
     share: Annotated[float, Field(gt=0, le=1, description="Of the requests whose client does not decide")]
 
@@ -251,8 +253,12 @@ class Dashboards(Values):
 
 
 class Objectives(Values):
-    timeToFirstTokenSeconds: Annotated[float, Field(gt=0, description="Of 19 in 20 requests")]
-    timePerOutputTokenSeconds: Annotated[float, Field(gt=0, description="Of 19 in 20 answers, in the mean")]
+    """Below the last bound of each histogram, for a quantile is never said to be above that."""
+
+    timeToFirstTokenSeconds: Annotated[float, Field(gt=0, lt=LATENCY_S[-1], description="Of 19 in 20 requests")]
+    timePerOutputTokenSeconds: Annotated[
+        float, Field(gt=0, lt=MOMENT_S[-1], description="Of 19 in 20 answers, in the mean")
+    ]
 
 
 class Monitoring(Values):

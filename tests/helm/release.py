@@ -14,6 +14,7 @@ from tests.helm.schemas import fault, pod_fault
 __all__ = ["STAND", "check", "nodes", "placed", "started", "sums"]
 
 STAND = {"kind": "stand"}
+_NO_DEADLINE_S = 2**31 - 1  # which is how Kubernetes has it
 
 
 def check(rendered: Rendered) -> FleetConfig:
@@ -23,6 +24,8 @@ def check(rendered: Rendered) -> FleetConfig:
     assert not any(faults), "\n".join(filter(None, faults))
     names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in rendered.manifests]
     assert len(names) == len(set(names)), "two objects of one kind and name"
+    for of in rendered.all("Deployment"):
+        assert of["spec"]["progressDeadlineSeconds"] == _NO_DEADLINE_S, "who stands by, or waits, has not failed"
     return load_config(rendered.fleet_file)
 
 

@@ -93,6 +93,9 @@ def test_examples_are_right(render: Renderer, example: Path) -> None:
     given = yaml.safe_load(example.read_text())
     assert config.engine.model == given["engine"]["model"]
     assert config.drafters.keys() == given["drafters"].keys()
+    if {"ingress", "gateway"} & given.keys():
+        peers = [peer for rule in rendered.of("NetworkPolicy", "-router")["spec"]["ingress"] for peer in rule["from"]]
+        assert any("namespaceSelector" in peer for peer in peers), "what clients come by is let in"
     render.run("lint", "--strict", "--with-subcharts", str(CHART), "--values", str(example))
 
 
@@ -141,6 +144,15 @@ def test_the_target_has_the_processors_that_its_threads_keep_busy(render: Render
     assert (node.amounts["CPU"], node.amounts["GPU"]) == (12.0, 0.0)
     (node,) = nodes(render({**LEAST, "engine": engine, "verifier": {"gpus": 2}}))
     assert (node.amounts["CPU"], node.amounts["GPU"]) == (2.0, 2.0)
+
+
+def test_a_worker_asks_for_no_more_than_it_may_take_where_one_of_them_is_left_out(render: Renderer) -> None:
+    drafters = {"a": {"limits": {"cpu": "500m", "memory": "1Gi"}}, "b": {"requests": {"memory": "3Gi"}}}
+    rendered = render({**LEAST, "drafters": {name: {**STAND, "resources": of} for name, of in drafters.items()}})
+    found = {owner: of["resources"] for owner, of, _ in rendered.containers()}
+    a, b = (found[f"RayCluster fleet-specfleet {name}: ray-worker"] for name in drafters)
+    assert a == {"requests": drafters["a"]["limits"], "limits": drafters["a"]["limits"]}
+    assert b == {"requests": {"cpu": "1", "memory": "3Gi"}, "limits": {"memory": "3Gi"}}
 
 
 def test_devices_are_those_of_the_pods_unless_said_otherwise(render: Renderer) -> None:
@@ -243,6 +255,8 @@ def test_the_own_store_is_a_subchart_that_a_store_elsewhere_replaces(render: Ren
     url = "redis://elsewhere:6379/1"
     without = render({**LEAST, "store": {**LEAST["store"], "enabled": False, "url": url}})
     assert check(without).store.url == url
+    namespaces = check(own).store.namespace, check(without).store.namespace
+    assert namespaces == ("default", "ns.fleet-specfleet"), "releases that share a store share no lease"
     assert [each for each in without.manifests if str(each["metadata"]["name"]).endswith("-store")] == []
     assert own.of("NetworkPolicy", "-specfleet-store")
 
@@ -263,6 +277,18 @@ def test_routers_may_reach_the_ports_of_a_store_elsewhere(render: Renderer, url:
     check(rendered)
     (rule,) = rendered.of("NetworkPolicy", "-specfleet-router")["spec"]["egress"]
     assert [port["port"] for port in rule["ports"]] == ports
+
+
+def test_what_a_job_does_is_in_its_name(render: Renderer) -> None:
+    """For a job cannot be changed: an upgrade of the image would be refused."""
+    models = {"claim": {"existing": "models"}, "download": ["owner/name"]}
+    before, same, other = (
+        render({**LEAST, "models": models, **more}).of("Job")
+        for more in ({}, {"drafters": {"a": STAND}}, {"image": {"tag": "2"}})
+    )
+    assert same == before
+    assert other["spec"]["template"] != before["spec"]["template"]
+    assert other["metadata"]["name"] != before["metadata"]["name"]
 
 
 def test_the_packed_chart_has_its_subchart_in_it(render: Renderer, tmp_path: Path) -> None:
@@ -362,12 +388,18 @@ def test_workers_reach_routers_that_are_not_ready_and_clients_do_not(render: Ren
         ({"drafters": {"a": {"kind": "magic"}}}, "at '/drafters/a/kind'"),
         ({"drafters": {"a_b": {"kind": "stand"}}}, "'a_b' does not match pattern '^[a-z0-9]("),
         ({"drafters": {"A": {"kind": "stand"}}}, "at '/drafters': additional properties 'A' not allowed"),
+        ({"verifier": {"resources": {"requests": {"memory": "16Gi"}}}}, "verifier.resources has requests of 16Gi mem"),
+        ({"drafters": {"a": {**STAND, "resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}}}}}, "of 2 cpu"),
         ({"verifier": {"resources": {"requests": {"cpu": "lots"}}}}, "at '/verifier/resources/requests/cpu': 'lots'"),
         ({"store": {"url": "http://store:6379"}}, "at '/store/url': 'http://store:6379' does not match"),
         ({"monitoring": {"prometheusUrl": "prometheus:9090"}}, "at '/monitoring/prometheusUrl': 'prometheus:9090'"),
         ({"store": {"config": {"journal": "maybe"}}}, "at '/store/config/journal'"),
         ({"store": {"config": {"password_file": "/etc/passwd"}}}, "at '/store/config/password_file'"),
         ({"security": {"certificates": {"duration": "3 months"}}}, "at '/security/certificates/duration'"),
+        ({"security": {"certificates": {"duration": "24h"}}}, "duration is 24h and renewBefore is 720h; renewBefore"),
+        ({"tracing": {"endpoint": "http://collector"}}, "at '/tracing/endpoint': 'http://collector' does not match"),
+        ({"monitoring": {"objectives": {"timePerOutputTokenSeconds": 1}}}, "timePerOutputTokenSeconds': exclusiveMax"),
+        ({"monitoring": {"objectives": {"timeToFirstTokenSeconds": 100}}}, "timeToFirstTokenSeconds': exclusiveMax"),
         ({"image": {"digest": "sha256:12"}}, "at '/image/digest'"),
     ],
 )  # fmt: skip
@@ -415,12 +447,15 @@ def test_notes_tell_the_next_command(render: Renderer) -> None:
     assert "kubectl -n ns port-forward service/fleet-specfleet 8000:8000" in notes
     assert "https://localhost:8000/v1/models" in notes
     assert "2 router(s)" in notes
+    assert "networkPolicy" not in notes
 
 
-def test_notes_say_what_more_routers_do_not(render: Renderer) -> None:
+def test_notes_say_what_more_routers_do_not_and_who_is_not_let_in(render: Renderer) -> None:
     values = "engine.model=m,security.apiKeysSecret.name=k,store.passwordSecret.name=p,router.autoscaling.enabled=true"
+    values += ",service.type=LoadBalancer"
     said = render.run(
         "install", "fleet", str(CHART), "--dry-run=client", "--set", f"{values},router.autoscaling.by=hpa"
     )
     assert "2 to 5 router(s)" in said
     assert "They do not serve" in said
+    assert "networkPolicy.clients lets in the pods of the namespace default alone" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from specfleet.health import READY
 from tests.helm.chart import EXAMPLES, LEAST, Manifest, Rendered, Renderer
 
 PART = "app.kubernetes.io/component"
-DRAFTERS = {
+DRAFTERS: dict[str, dict[str, Any]] = {
     "a": {"kind": "recycling", "replicas": 2},
     "b": {"kind": "model", "engine": {"model": "m"}, "gpus": 1},
     "c": {"kind": "stand", "autoscaling": {"min": 1, "max": 2}},
@@ -24,6 +25,7 @@ EVERYTHING: dict[str, Any] = {
     "drafters": DRAFTERS,
     "models": {"claim": {"create": True}, "download": ["owner/name"], "tokenSecret": {"name": "hub"}},
     "monitoring": {"prometheusUrl": "http://prometheus:9090"},
+    "security": {**LEAST["security"], "certificates": {"hosts": ["a.example.com", "10.1.2.3", "fd00::1"]}},
 }
 
 
@@ -115,6 +117,12 @@ def test_network_is_closed(rendered: Rendered) -> None:
     for name, policy in policies.items():
         for rule in policy.get("ingress", []):
             assert rule.get("from"), f"{name} lets everyone in"
+    if "ray" in policies:
+        let_in = policies["ray"]["podSelector"]["matchLabels"].items()
+        assert policies["ray"]["ingress"][0]["from"] == [{"podSelector": policies["ray"]["podSelector"]}]
+        on_ray = {owner for owner, pod in rendered.pods() if let_in <= pod["metadata"]["labels"].items()}
+        wanted = {owner for owner, _ in rendered.pods() if owner.startswith("RayCluster ")}
+        assert on_ray == wanted | {"Deployment fleet-specfleet-supervisor"}, "and no drafter that is a pod of its own"
 
 
 def test_certificates_say_one_role_each(rendered: Rendered) -> None:
@@ -125,13 +133,24 @@ def test_certificates_say_one_role_each(rendered: Rendered) -> None:
         assert of["uris"] == [f"spiffe://specfleet/{role}"]
         assert of["usages"] == ["digital signature", "server auth" if role == "router" else "client auth"]
         assert ("dnsNames" in of) is (role == "router")
+    of = certificates["router"]
+    assert [is_address(each) for each in of["dnsNames"] + of["ipAddresses"]] == sorted(
+        [False] * len(of["dnsNames"]) + [True] * len(of["ipAddresses"])
+    )
     dialled = {
         word.removeprefix("--router=").partition(":")[0]
         for _, of, _ in rendered.containers()
         for word in of.get("args", [])
         if word.startswith("--router=")
     }
-    assert dialled <= set(certificates["router"]["dnsNames"])
+    assert dialled <= set(of["dnsNames"])
+
+
+def is_address(name: str) -> bool:
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 @pytest.mark.parametrize("insecure", [False, True])
@@ -152,9 +171,14 @@ def test_probes_are_gprcs_own_and_need_no_certificate(render: Renderer, *, insec
         assert "8081" not in str(policy["spec"]), "whoever asks comes from the node itself"
 
 
-def test_the_grace_of_a_router_covers_its_handover(render: Renderer) -> None:
-    pod = render({**LEAST, "router": {"handoverSeconds": 30, "graceSeconds": 20}}).of("Deployment", "-router")["spec"][
-        "template"
-    ]["spec"]
+def test_the_grace_of_a_router_covers_its_handover_and_of_a_worker_may_be_none(render: Renderer) -> None:
+    at_once = {"graceSeconds": 0}
+    drafters = {"a": {"kind": "stand", **at_once}, "b": {**DRAFTERS["c"], **at_once}}
+    router = {"handoverSeconds": 30, "graceSeconds": 20}
+    more = {"verifier": at_once, "drafters": drafters, "monitoring": EVERYTHING["monitoring"]}
+    rendered = render({**LEAST, "router": router, **more})
+    pod = rendered.of("Deployment", "-router")["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] == 50
     assert pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] == 30
+    workers = [of["spec"] for _, of in rendered.pods() if of["metadata"]["labels"][PART] in ("verifier", "drafter")]
+    assert [of["terminationGracePeriodSeconds"] for of in workers] == [0, 0, 0]

@@ -63,6 +63,7 @@ def check(where: str, expression: str, exported: dict[str, str]) -> None:
         assert asked <= known, f"{where}: {asked - known} is no label of {[each.name for each in selectors]}"
     matched = set(re.findall(r'(\w+)=~?"', expression))
     assert matched <= known, f"{where}: {matched - known} is no label"
+    assert not re.search(r'\ble="[0-9]+"', expression), f"{where}: Prometheus 3 writes a bound of 1 as 1.0"
 
 
 def selectors_of(node: Any) -> Iterator[Any]:

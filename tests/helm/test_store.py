@@ -21,7 +21,7 @@ from tests.helm.chart import LEAST, Rendered, Renderer
 
 DEADLINE_S = 60.0
 MOUNTED = re.compile("/etc/valkey|/etc/specfleet/store|/tmp|/data")
-PASSWORD = "s3cret with 'quotes'"
+PASSWORD = r"""s3cret with 'quotes', "quotes" and \n"""
 
 
 @contextmanager
@@ -78,10 +78,11 @@ def test_the_store_is_closed_by_its_password(render: Renderer, tmp_path: Path, j
             nobody.ping()
         with client_of(socket, PASSWORD) as router:
             found = settings(router)
-    assert {key: found[key] for key in ("appendonly", "appendfsync", "maxmemory-policy")} == {
+    assert {key: found[key] for key in ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")} == {
         "appendonly": "yes",
         "appendfsync": fsync,
         "maxmemory-policy": "noeviction",
+        "maxmemory": str(512 * 2**20 * 6 // 10),  # of the pod's 512 MiB: it is full before it is killed
     }
     assert (tmp_path / "password.conf").stat().st_mode & 0o077 == 0, "nobody else reads it"
 

@@ -40,6 +40,11 @@
 {{- if and $v.ray.enabled $v.ray.faultTolerant (not $v.store.enabled) -}}
 {{- fail "ray.faultTolerant is true and store.enabled is false; Ray's head can use the fleet's own store alone, so take that or set up Ray's Redis by yourself" -}}
 {{- end -}}
+{{- with $v.security.certificates -}}
+{{- if and .create (ge (int (trimSuffix "h" .renewBefore)) (int (trimSuffix "h" .duration))) -}}
+{{- fail (printf "security.certificates.duration is %s and renewBefore is %s; renewBefore must be shorter" .duration .renewBefore) -}}
+{{- end -}}
+{{- end -}}
 {{- $ranks := int (default 1 $v.engine.tensor_parallel) -}}
 {{- if and (gt (int $v.verifier.gpus) 0) (lt (int $v.verifier.gpus) $ranks) -}}
 {{- fail (printf "verifier.gpus is %d and engine.tensor_parallel is %d; each rank needs a GPU of its own" (int $v.verifier.gpus) $ranks) -}}
@@ -58,9 +63,13 @@
 {{- if and (ne $drafter.kind "model") $drafter.engine -}}
 {{- fail (printf "drafters.%s is of kind %s and engine is given; it must be left out, or kind be model" $name $drafter.kind) -}}
 {{- end -}}
+{{- include "specfleet.checkResources" (dict "key" (printf "drafters.%s.resources" $name) "of" $drafter.resources) -}}
 {{- with $drafter.autoscaling -}}
 {{- include "specfleet.checkScaling" (dict "root" $ "key" (printf "drafters.%s.autoscaling" $name) "of" .) -}}
 {{- end -}}
+{{- end -}}
+{{- range $key, $of := dict "verifier.resources" $v.verifier.resources "router.resources" $v.router.resources "store.resources" $v.store.resources "ray.headResources" $v.ray.headResources "ray.supervisorResources" $v.ray.supervisorResources -}}
+{{- include "specfleet.checkResources" (dict "key" $key "of" $of) -}}
 {{- end -}}
 {{- include "specfleet.checkGuests" . -}}
 {{- if $v.router.autoscaling.enabled -}}
@@ -122,6 +131,18 @@
 {{- $device := default "auto" $engine.device -}}
 {{- if eq $device (ternary "cpu" "cuda" (gt (float64 (default 0 .of.gpuShare)) 0.0)) -}}
 {{- fail (printf "%s.gpuShare is %v and engine.device is %s; gpuShare must be above 0 for cuda, and 0 for cpu" .key (default 0 .of.gpuShare) $device) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (key, of) */}}
+{{- define "specfleet.checkResources" -}}
+{{- $of := default dict .of -}}
+{{- $key := .key -}}
+{{- range $what, $most := $of.limits -}}
+{{- $asked := dig "requests" $what 0 $of -}}
+{{- if gt (float64 (include "specfleet.amount" $asked)) (float64 (include "specfleet.amount" $most)) -}}
+{{- fail (printf "%s has requests of %v %s and limits of %v; requests must not be larger" $key $asked $what $most) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -78,6 +78,7 @@ store:
   {{- $place := dict "url" (include "specfleet.storeUrl" .) }}
   {{- if $v.store.passwordSecret.name }}{{ $_ := set $place "password_file" "/etc/specfleet/store/password" }}{{ end }}
   {{- if $v.store.caSecret.name }}{{ $_ := set $place "ca_file" "/etc/specfleet/store-ca/ca.crt" }}{{ end }}
+  {{- if not $v.store.enabled }}{{ $_ := set $place "namespace" (include "specfleet.storeNamespace" .) }}{{ end }}
   {{- if not (include "specfleet.one" .) }}{{ $_ := set $place "when_cut_off" "stop" }}{{ end }}
   {{- toYaml (merge (deepCopy $v.store.config) $place) | nindent 2 }}
 security:
@@ -90,6 +91,12 @@ security:
 {{- end -}}
 
 {{- define "specfleet.one" -}}{{ if and (eq (int .Values.router.replicas) 1) (not .Values.router.autoscaling.enabled) }}yes{{ end }}{{- end -}}
+
+{{/* In a store that is not its own, each release has a lease and a journal of its own. At most 64 characters. */}}
+{{- define "specfleet.storeNamespace" -}}
+{{- $name := printf "%s.%s" .Release.Namespace (include "specfleet.fullname" .) -}}
+{{- ternary $name (printf "%s-%s" (trunc 55 $name) (sha256sum $name | trunc 8)) (le (len $name) 64) -}}
+{{- end -}}
 
 {{- define "specfleet.storeUrl" -}}
 {{- if include "specfleet.ownStore" . -}}

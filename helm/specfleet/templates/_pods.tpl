@@ -68,6 +68,9 @@ readinessProbe: {grpc: {port: 8081, service: ready}, periodSeconds: {{ .every }}
 labels:
   {{- include "specfleet.selector" .root | nindent 2 }}
   app.kubernetes.io/component: {{ .part }}
+  {{- if or .isRayNode (eq .part "supervisor") }}
+  specfleet/on-ray: "true"
+  {{- end }}
   {{- with .drafter }}
   specfleet/drafter: {{ . | quote }}
   {{- end }}
@@ -141,12 +144,20 @@ tolerations:
 {{- end }}
 {{- end -}}
 
+{{/* A quantity as a number. */}}
+{{- define "specfleet.amount" -}}
+{{- $unit := regexFind "[A-Za-z]+$" (toString .) -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf (trimSuffix $unit (toString .)) (get $units $unit) -}}
+{{- end -}}
+
 {{/* Resources of a worker's pod: (of) */}}
 {{- define "specfleet.workerResources" -}}
 {{- $gpus := int (default 0 .of.gpus) -}}
 {{- $resources := default (dict) .of.resources -}}
-{{- $requests := merge (deepCopy (default (dict) $resources.requests)) (dict "cpu" "1" "memory" "2Gi") -}}
-{{- $limits := merge (deepCopy (default (dict) $resources.limits)) (dict "memory" $requests.memory) -}}
+{{- $limits := deepCopy (default (dict) $resources.limits) -}}
+{{- $requests := merge (deepCopy (default (dict) $resources.requests)) (pick $limits "cpu" "memory") (dict "cpu" "1" "memory" "2Gi") -}}
+{{- $limits = merge $limits (dict "memory" $requests.memory) -}}
 {{- if gt $gpus 0 }}{{ $_ := set $limits (default "nvidia.com/gpu" .of.gpuResource) $gpus }}{{ end -}}
 requests: {{ toJson $requests }}
 limits: {{ toJson $limits }}

@@ -14,6 +14,9 @@ data:
     appendonly yes
     appendfsync {{ ternary "always" "everysec" (eq (dig "journal" "" .store.config) "fsynced") }}
     maxmemory-policy noeviction
+    {{- with dig "limits" "memory" "" .store.resources }}
+    maxmemory {{ include "specfleet.amount" . | float64 | mulf 0.6 | int64 }}
+    {{- end }}
     {{- if $secret.name }}
     include /tmp/password.conf
     {{- else }}

@@ -33,7 +33,7 @@ spec:
             - -ec
             - |
               umask 077
-              printf 'requirepass "%s"\n' "$(cat /etc/specfleet/store/password)" > /tmp/password.conf
+              printf 'requirepass "%s"\n' "$(sed 's/[\\"]/\\&/g' /etc/specfleet/store/password)" > /tmp/password.conf
               exec valkey-server /etc/valkey/valkey.conf
           {{- else }}
           command: [valkey-server, /etc/valkey/valkey.conf]
