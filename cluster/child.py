@@ -74,7 +74,9 @@ class Child:
 
     def last_words(self) -> str:
         """The last line of its log."""
-        content = self.log.read_bytes()[-_NUM_LAST_BYTES:].decode(errors="replace")
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _NUM_LAST_BYTES))
+            content = log.read().decode(errors="replace")
         lines = [line for line in content.splitlines() if line.strip()]
         return lines[-1].strip() if lines else "it said nothing"
 

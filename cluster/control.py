@@ -36,7 +36,15 @@ class Command:
 def commands(path: Path) -> Iterator[queue.SimpleQueue[Command]]:
     """The commands that arrive at this socket, until the block is left. Those without answer by then are refused."""
     arrived = queue.SimpleQueue[Command]()
-    taken = list[Command]()
+    taken, is_ending, turn = list[Command](), False, threading.Lock()
+
+    def take(command: Command) -> None:
+        with turn:
+            if is_ending:
+                _refuse(command)
+            else:
+                taken.append(command)
+                arrived.put(command)
 
     class Handler(socketserver.StreamRequestHandler):
         timeout = _READ_S
@@ -48,8 +56,7 @@ def commands(path: Path) -> Iterator[queue.SimpleQueue[Command]]:
             except (OSError, ValueError, TypeError, KeyError) as error:
                 self._say({"error": f"this is no command: {shown(str(error))}"})
                 return
-            taken.append(command)
-            arrived.put(command)
+            take(command)
             try:
                 self._say({"done": command.answer.result()})
             except SpecfleetError as error:
@@ -67,9 +74,15 @@ def commands(path: Path) -> Iterator[queue.SimpleQueue[Command]]:
             yield arrived
         finally:
             server.shutdown()
+            with turn:
+                is_ending = True
             for command in taken:
                 if not command.answer.done():
-                    command.answer.set_exception(Unavailable("the fleet is ending; start it again first"))
+                    _refuse(command)
+
+
+def _refuse(command: Command) -> None:
+    command.answer.set_exception(Unavailable("the fleet is ending; start it again first"))
 
 
 def order(path: Path, do: str, *, name: str = "", config: Any = None, patience_s: float) -> str:

@@ -16,12 +16,11 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError
+from ray.exceptions import ActorAlreadyExistsError, ActorDiedError, RayActorError, RayError
 from ray.util.metrics import Gauge
 from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -277,8 +276,7 @@ class Cluster:
             return found
         group = self._group(placement)
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-        made = self._options(Verifier, placement, scheduling_strategy=strategy)
-        placed = _actor(VERIFIER, partial(made.remote, *arguments), group)
+        placed = self._placed(Verifier, placement, arguments, group, scheduling_strategy=strategy)
         self._target = placed.handle
         return placed
 
@@ -291,8 +289,7 @@ class Cluster:
             return Guest(placement.name, self._target, arguments)
         if (found := self.find(placement.name, digest_of(*arguments))) is not None:
             return found
-        made = self._options(Drafter, placement, label_selector=dict(placement.labels))
-        return _actor(placement.name, partial(made.remote, *arguments), None)
+        return self._placed(Drafter, placement, arguments, None, label_selector=dict(placement.labels))
 
     def find(self, name: str, made_of: str = "") -> Actor | None:
         """One that outlived whoever placed it, if there can be any."""
@@ -339,27 +336,34 @@ class Cluster:
         """Ends what this process placed, and the Ray itself if it is our own."""
         ray.shutdown()
 
-    def _options(self, kind: type[Host], placement: Placement, **more: Any) -> Any:
+    def _placed(
+        self,
+        kind: type[Host],
+        placement: Placement,
+        arguments: Sequence[Any],
+        group: PlacementGroup | None,
+        **more: Any,
+    ) -> Actor:
+        """A new actor, in this place."""
         others = {name: amount for name, amount in placement.amounts.items() if name not in ("CPU", "GPU")}
-        return ray.remote(kind).options(
-            name=placement.name,
-            num_cpus=placement.amounts.get("CPU", 0.0),
-            num_gpus=placement.amounts.get("GPU", 0.0),
-            resources=others,
-            max_restarts=-1,
-            max_concurrency=_NUM_CALLS + _NUM_CALLS_A_GUEST * len(placement.guests),
-            lifetime="detached" if self._outlives else None,
-            **more,
-        )
-
-
-def _actor(name: str, make: Any, group: PlacementGroup | None) -> Actor:
-    try:
-        return Actor(name, make(), group)
-    except ValueError as error:  # what Ray says of a name that is taken
-        if group is not None:
-            remove_placement_group(group)
-        raise _another_fleet(name) from error
+        try:
+            made = ray.remote(kind).options(
+                name=placement.name,
+                num_cpus=placement.amounts.get("CPU", 0.0),
+                num_gpus=placement.amounts.get("GPU", 0.0),
+                resources=others,
+                max_restarts=-1,
+                max_concurrency=_NUM_CALLS + _NUM_CALLS_A_GUEST * len(placement.guests),
+                lifetime="detached" if self._outlives else None,
+                **more,
+            )
+            return Actor(placement.name, made.remote(*arguments), group)
+        except ValueError as error:
+            if group is not None:
+                remove_placement_group(group)
+            if isinstance(error, ActorAlreadyExistsError):
+                raise _another_fleet(placement.name) from error
+            raise InvalidArgument(f"Ray refuses the place of {placement.name}: {_one_line(error)}") from error
 
 
 def _another_fleet(name: str) -> AlreadyExists:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import grpc
 
 from contracts.config.security import is_loopback
-from contracts.errors import ConfigError, shown
+from contracts.errors import ConfigError, Unavailable, shown
 
 __all__ = ["check_asks_for_token", "needs_token", "reconnect_s", "report_s", "settle_environment"]
 
@@ -16,6 +16,7 @@ _MODE = "RAY_AUTH_MODE"
 _TOKEN = "token"
 _ANY_CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 _ANSWER_S = 5.0
+_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _REPORT, _REPORT_MS = "RAY_metrics_report_interval_ms", "10000"  # the latter is Ray's own default
 _RECONNECT, _RECONNECT_S = "RAY_gcs_rpc_server_reconnect_timeout_s", "60"  # the latter is Ray's own default
 
@@ -62,13 +63,19 @@ def report_s(environment: Mapping[str, str]) -> float:
 
 
 def check_asks_for_token(address: str) -> None:
-    """Refuses a cluster that answers those who show none: it would run programs for anyone who reaches it."""
+    """Refuses a cluster that answers those who show none: it would run programs for anyone who reaches it. Unavailable
+    where there is no answer, from which nothing follows."""
     with grpc.insecure_channel(address) as channel:
         try:
             channel.unary_unary(_ANY_CALL)(b"", timeout=_ANSWER_S)  # type: ignore[arg-type]  # bytes as they are
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 return
+            if error.code() in _NO_ANSWER:
+                raise Unavailable(
+                    f"the Ray cluster at {shown(address)} does not say whether it asks for a token: "
+                    f"{error.code().name}; it must answer there without TLS, and may be about to start"
+                ) from error
     raise ConfigError(
         f"the Ray cluster at {shown(address)} takes orders from whoever reaches it; it must be started with "
         f"{_MODE}={_TOKEN} and a token on every node, or security.insecure be true where nobody else is on the network"

@@ -46,6 +46,8 @@ class _Worker:
     pid: int = 0
     again_s: float | None = None
     """When it is started again, if that is for the supervisor to do; or removed, if it leaves or makes room."""
+    served_s: float | None = None
+    """Since when it serves. As it loads it does not live yet: what fails then, however late, fails again."""
     backoff: Backoff = field(default_factory=Backoff)
     answer: Future[str] | None = None
     """To whoever ordered it to come or to go."""
@@ -206,10 +208,11 @@ class Supervisor:
                 self._say(f"{name} lost its process; Ray starts another")
                 self._turn(worker, "lost")
             case _:  # failed in its process, or gone with it for good
-                delay_s = worker.backoff.delay_s(self._clock.now_s() - worker.since_s)
+                now_s = self._clock.now_s()
+                delay_s = worker.backoff.delay_s(0.0 if worker.served_s is None else now_s - worker.served_s)
                 self._say(f"{name} failed: {sighting.reason}; starts again in {delay_s:.1f} s")
                 self._turn(worker, "failed" if sighting.phase == "failed" else "lost", sighting.reason)
-                worker.again_s = self._clock.now_s() + delay_s
+                worker.again_s = now_s + delay_s
 
     def _see_it_come(self, worker: _Worker, phase: Literal["loading", "serving", "joined"]) -> None:
         if phase == "joined":
@@ -328,6 +331,10 @@ class Supervisor:
     def _turn(self, worker: _Worker, phase: Phase, reason: str = "") -> None:
         if worker.phase == "joined" or phase in ("joined", "lost", "failed"):
             worker.since_s = self._clock.now_s()
+        if phase not in ("serving", "joined"):
+            worker.served_s = None
+        elif worker.served_s is None:
+            worker.served_s = self._clock.now_s()
         worker.phase, worker.reason = phase, reason
 
 

@@ -32,6 +32,7 @@ from cluster.router_face import is_up, with_ports
 from cluster.store import answers, embedded_store, embedded_url, with_absolute_files
 from contracts.clock import Clock, SystemClock
 from contracts.config import FleetConfig, SecurityConfig, load_config
+from contracts.config.router import host_port
 from contracts.config.security import is_loopback
 from contracts.errors import ConfigError, InvalidArgument, Unavailable, shown
 from contracts.logs import is_json, written
@@ -52,7 +53,7 @@ _ANSWER_S = 30.0
 _STOP_ROUTER_S, _STOP_STORE_S, _ORPHANS_S = 5.0, 10.0, 3.0
 _POLL_S = 0.05
 _STILL_S = 20.0  # after which it is worth saying what is still missing
-_ANY_HOST = ("0.0.0.0", "::")
+_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # and what of it this machine reaches
 _KEY_VARIABLE = "SPECFLEET_API_KEY"
 
 
@@ -123,9 +124,10 @@ class _Fleet:
         self._figures: RouterFigures | None = None
         """Of the router that is started here; one elsewhere has whoever reads it there."""
         self._commands: queue.SimpleQueue[Command]
-        self._grpc = elsewhere or f"{_reached(config.router.host)}:{config.router.grpc_port}"
+        self._grpc = elsewhere or host_port(_reached(config.router.host), config.router.grpc_port)
         scheme = "http" if config.security.tls_of("router") is None else "https"
-        self._http = "" if elsewhere else f"{scheme}://{_reached(config.router.host)}:{config.router.http_port}"
+        http = host_port(_reached(config.router.host), config.router.http_port)
+        self._http = "" if elsewhere else f"{scheme}://{http}"
 
     def start(self, stack: ExitStack) -> None:
         """Store, router, Ray, workers; what takes long is under way while the next begins."""
@@ -303,7 +305,7 @@ class _Fleet:
                 f"router.host is {host!r}, and the cluster has other machines than this one ({', '.join(others)}); it "
                 f"must be an address of this machine that they reach, such as {here!r}"
             )
-        router = f"{here if host in _ANY_HOST else host}:{self._config.router.grpc_port}"
+        router = host_port(here if host in _ANY_HOST else host, self._config.router.grpc_port)
         return Dial(router=router, security=self._config.security)
 
     def _record(self) -> Record:
@@ -353,7 +355,7 @@ def _show_logs(home: Home, say: Callable[[str], None], kind: type[BaseException]
 
 def _reached(host: str) -> str:
     """An address under which this machine reaches what listens at `host`."""
-    return "127.0.0.1" if host in _ANY_HOST else host
+    return _ANY_HOST.get(host, host)
 
 
 def _sayer(clock: Clock) -> Callable[[str], None]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from contracts.clock import SystemClock
 from contracts.config import FleetConfig, load_config
+from contracts.config.router import host_port
 from contracts.errors import SpecfleetError
 from contracts.logs import settle_logs
 from router.front import Front, FrontLimits
@@ -61,14 +62,12 @@ async def serve(config: FleetConfig, health: Health, tracing: Tracing | None) ->
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    limits = FrontLimits(
-        mode=of.mode, max_draft=max(of.max_draft, 1), max_waiting=of.max_waiting, grace_s=of.client_grace_s
-    )
+    limits = FrontLimits(mode=of.mode, max_draft=of.max_draft, max_waiting=of.max_waiting, grace_s=of.client_grace_s)
     tls, keys = config.security.tls_of("router"), config.security.keys_file
     gate = Gate(KeyRing(keys, SystemClock()) if keys is not None else None)
     async with (
         run_router(
-            f"{of.host}:{of.grpc_port}",
+            host_port(of.host, of.grpc_port),
             limits=limits,
             drafter_order=list(config.drafters),
             max_running=of.max_running,
@@ -81,7 +80,8 @@ async def serve(config: FleetConfig, health: Health, tracing: Tracing | None) ->
         ) as router,
         run_http(router.front, of.host, of.http_port, gate=gate, tls=tls) as http_port,
     ):
-        print(f"router serves gRPC on {of.host}:{router.port} and HTTP on {of.host}:{http_port}", flush=True)
+        grpc, http = host_port(of.host, router.port), host_port(of.host, http_port)
+        print(f"router serves gRPC on {grpc} and HTTP on {http}", flush=True)
         lost = router.front.leadership.lost
         telling = asyncio.create_task(_tell(router.front, health))
         ends = [asyncio.create_task(event.wait()) for event in (stop, lost)]

@@ -2,9 +2,9 @@
 
 A drafter is asked every so often, for one tenant at a time: never more than one memory is on its way from it. It is
 asked only about tenants whose sequences it had since it was asked last, and only once it was given what there was
-before, so that little never takes the place of much. What it says is kept as it is and never looked into: the next
-drafter believes nothing of it. What is given back goes beside a tenant's first sequence, in parts with pauses, for
-drafting goes first.
+before, so that little never takes the place of much: one that says it has nothing may have dropped it to make room for
+others, and is given it again. What it says is kept as it is and never looked into: the next drafter believes nothing of
+it. What is given back goes beside a tenant's first sequence, in parts with pauses, for drafting goes first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from specfleet.v1 import fleet_pb2
 __all__ = ["DrafterMemories"]
 
 _log = logging.getLogger(__name__)
-_MAX_BYTES = 2 * 2**20  # packed; a full memory of 32 MiB has up to 0.4
+_MAX_BYTES = 2 * 2**20  # packed; a full memory of 32 MiB has up to 0.4, of documents more
 _PART_BYTES = 64 * 2**10  # a message that long delays those behind it little
 _PAUSE_S = 0.005  # between two parts
 _RETRY_S = 1.0
@@ -45,7 +45,7 @@ class _Remembering:
     """Of the sequences that it has open."""
     seen: set[TenantId] = field(default_factory=set)
     given: set[TenantId] = field(default_factory=set)
-    """Of those seen, who have nothing in the store that it was not given."""
+    """Of those seen, who have nothing in the store that it was not given, or dropped since."""
     changed: set[TenantId] = field(default_factory=set)
     to_ask: deque[TenantId] = field(default_factory=deque)
     asked: TenantId | None = None
@@ -77,12 +77,15 @@ class DrafterMemories:
         self._drafters.pop(drafter, None)
 
     def told(self, drafter: DrafterId, orders: DrafterOrders) -> None:
-        """What it is told of sequences, and so may learn from. Called between two rounds: it must cost nothing."""
+        """What it is told next of sequences, and so may learn from; before the first, whose tokens they are. Called
+        between two rounds: it must cost nothing."""
         if (remembering := self._drafters.get(drafter)) is None:
             return
         for sequence in orders.close:
             if (tenant := remembering.tenant_of.pop(sequence, None)) is not None:
                 remembering.changed.add(tenant)
+        if orders.open and not remembering.seen:
+            remembering.send(fleet_pb2.ToWorker(target=fleet_pb2.Target(tokenizer_digest=self.tokenizer)))
         for opened in orders.open:
             remembering.tenant_of[opened.sequence] = opened.tenant
             if opened.tenant not in remembering.seen:
@@ -143,6 +146,9 @@ class DrafterMemories:
                 except (StoreLost, LeaseLost) as error:
                     _log.warning("what drafter %s learned is not kept this time: %s", remembering.offer.drafter, error)
                     remembering.changed.add(tenant)
+            else:
+                remembering.given.discard(tenant)
+                self._to_give.put_nowait((remembering, tenant))
             remembering.is_keeping = False
             if self._is_here(remembering):
                 self._ask_next(remembering)
@@ -159,12 +165,11 @@ class DrafterMemories:
                 self._to_give.put_nowait((remembering, tenant))
                 await self._clock.sleep(_RETRY_S)
                 continue
-            if content is not None:
-                await self._send(remembering, tenant, content)
+            await self._send(remembering, tenant, content or b"")
             remembering.given.add(tenant)
 
     async def _send(self, remembering: _Remembering, tenant: TenantId, content: bytes) -> None:
-        for first in range(0, len(content), _PART_BYTES):
+        for first in range(0, max(len(content), 1), _PART_BYTES):
             if first:
                 await self._clock.sleep(_PAUSE_S)
             if not self._is_here(remembering):
@@ -172,8 +177,9 @@ class DrafterMemories:
             last = first + _PART_BYTES
             part = fleet_pb2.MemoryPart(tenant=tenant, content=content[first:last], is_last=last >= len(content))
             remembering.send(fleet_pb2.ToWorker(memory=part))
-        drafter = remembering.offer.drafter
-        _log.info("drafter %s was given what it learned from tenant %r: %d bytes", drafter, tenant, len(content))
+        if content:
+            drafter = remembering.offer.drafter
+            _log.info("drafter %s was given what it learned from tenant %r: %d bytes", drafter, tenant, len(content))
 
     def _is_here(self, remembering: _Remembering) -> bool:
         return self._drafters.get(remembering.offer.drafter) is remembering

@@ -24,6 +24,7 @@ import grpc.aio
 
 from contracts.config import FleetConfig
 from contracts.config.names import NAME_HELP, is_name
+from contracts.config.router import host_port
 from contracts.errors import InvalidArgument, SpecfleetError, shown
 from contracts.logs import settle_logs
 from specfleet.errors import InvalidRequest
@@ -126,7 +127,7 @@ def checked_name(name: str) -> str:
 
 def router_of(arguments: argparse.Namespace, config: FleetConfig) -> str:
     """The address to dial."""
-    return str(arguments.router or f"{config.router.host}:{config.router.grpc_port}")
+    return str(arguments.router or host_port(config.router.host, config.router.grpc_port))
 
 
 def run_worker(

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from contracts.config.engine import EngineConfig
-from contracts.config.fields import ConfigModel, Label
+from contracts.config.fields import LEAST_AMOUNT, ConfigModel, Labels
+from contracts.errors import shown
 
 OwnKind = Literal["model", "prompt_lookup", "recycling", "trigram", "stand", "lookahead", "retrieval"]
 KIND_HELP = f"{', '.join(get_args(OwnKind))}, or a class of yours as module:Class"
@@ -27,6 +28,7 @@ DrafterKind = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^({_KIND})$", "x-right": KIND_HELP}),
 ]
 _Amount = Annotated[float, Field(ge=0, le=1_000_000)]
+_NOT_CUSTOM = {"CPU": "in num_cpus", "GPU": "in num_gpus", "memory": "left out", "object_store_memory": "left out"}
 
 
 def _show_as_mapping(schema: dict[str, Any]) -> None:
@@ -89,7 +91,7 @@ class DrafterConfig(ConfigModel):
         Field(description="Custom resources that its place must have free, as the cluster's nodes name them"),
     ] = {}  # noqa: RUF012  # pydantic gives every instance its own copy
     labels: Annotated[
-        dict[str, Label],
+        Labels,
         Field(description="Labels that the node of its place must carry"),
     ] = {}  # noqa: RUF012
 
@@ -100,6 +102,21 @@ class DrafterConfig(ConfigModel):
             raise ValueError("kind is 'model' and engine is missing; it must say which model, and on what")
         if self.kind != "model" and self.engine is not None:
             raise ValueError(f"kind is '{self.kind}' and engine is given; it must be left out, or kind be 'model'")
+        return self
+
+    @model_validator(mode="after")
+    def _check_amounts(self) -> Self:
+        """Of `num_cpus`, `num_gpus` and each of `resources` its place has none or at least 0.0001; over one GPU, whole
+        ones. CPUs, GPUs and memory are no custom `resources`."""
+        amounts = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        amounts |= {f"resources.{shown(name)}": amount for name, amount in self.resources.items()}
+        for key, amount in amounts.items():
+            if 0 < amount < LEAST_AMOUNT:
+                raise ValueError(f"{key} is {amount:g}; it must be 0 or at least {LEAST_AMOUNT:g}")
+        if self.num_gpus > 1 and not self.num_gpus.is_integer():
+            raise ValueError(f"num_gpus is {self.num_gpus:g}; above 1 it must be a whole number")
+        if wrong := [name for name in self.resources if name in _NOT_CUSTOM]:
+            raise ValueError(f"resources has {wrong[0]!r}; it must be {_NOT_CUSTOM[wrong[0]]}")
         return self
 
     @model_validator(mode="after")

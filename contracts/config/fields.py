@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 Auto = Literal["auto"]
 """Chosen from the machine and the model when the configuration is resolved."""
@@ -17,8 +17,27 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-Label = Annotated[str, Field(min_length=1, max_length=253)]
-"""What a label of a cluster's node says."""
+LEAST_AMOUNT = 1e-4
+"""Of a resource of a place: in these steps a cluster counts."""
+
+_LABEL = "[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
+_PREFIX = "[a-zA-Z0-9]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9])?"
+_KEY = re.compile(rf"({_PREFIX}(\.{_PREFIX})*/)?{_LABEL}")
+_LABEL_HELP = "1 to 63 letters, digits, -, _ and ., a letter or digit at both ends"
+
+
+def _check_keys(labels: dict[str, str]) -> dict[str, str]:
+    if not all(map(_KEY.fullmatch, labels)):
+        raise ValueError(f"each key must be {_LABEL_HELP}, and may have such a prefix before a /")
+    return labels
+
+
+Labels = Annotated[
+    dict[str, Annotated[str, Field(pattern=f"^{_LABEL}$", json_schema_extra={"x-right": _LABEL_HELP})]],
+    AfterValidator(_check_keys),
+    Field(json_schema_extra={"x-right": f"a mapping of labels, key and value {_LABEL_HELP}; keys may have a prefix/"}),
+]
+"""Labels that a cluster's node carries."""
 
 _UNITS = {"B": 1}
 _UNITS |= {f"{prefix}iB": 1024 ** (power + 1) for power, prefix in enumerate("KMGT")}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contracts.config.fields import ConfigModel
 
@@ -16,7 +16,11 @@ class RouterConfig(ConfigModel):
 
     host: Annotated[
         str,
-        Field(min_length=1, max_length=253, description="Address on which it listens, for clients and workers alike"),
+        Field(
+            pattern=r"^[^\[\]]{1,253}$",
+            description="Address on which it listens, for clients and workers alike",
+            json_schema_extra={"x-right": "text of 1 to 253 characters, IPv6 without brackets"},
+        ),
     ] = "127.0.0.1"
     grpc_port: Annotated[Port, Field(description="Port for gRPC, clients and workers; 0: any free one")] = 50051
     http_port: Annotated[Port, Field(description="Port for HTTP; 0: any free one")] = 8000
@@ -41,7 +45,7 @@ class RouterConfig(ConfigModel):
     ] = "priced"
     max_draft: Annotated[
         int,
-        Field(ge=0, le=256, description="Most draft nodes of a sequence that one round checks"),
+        Field(ge=1, le=256, description="Most draft nodes of a sequence that one round checks"),
     ] = 8
     max_running: Annotated[
         int,
@@ -55,3 +59,15 @@ class RouterConfig(ConfigModel):
         float,
         Field(ge=0, le=86_400, description="Seconds for which a request goes on after its client was lost"),
     ] = 30.0
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        """`grpc_port` and `http_port` differ, unless both are 0."""
+        if self.grpc_port == self.http_port != 0:
+            raise ValueError(f"grpc_port and http_port are both {self.http_port}; one of them must be another")
+        return self
+
+
+def host_port(host: str, port: int) -> str:
+    """Both as one address, as it is listened at and dialled."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from contracts.config.fields import ConfigModel, Label
+from contracts.config.fields import LEAST_AMOUNT, ConfigModel, Labels
 
 
 class PruneConfig(ConfigModel):
@@ -30,14 +30,14 @@ class VerifierConfig(ConfigModel):
     num_gpus: Annotated[
         float,
         Field(
-            gt=0,
+            ge=LEAST_AMOUNT,
             le=1,
             description="What each rank has of a GPU, where it runs on GPUs: less than 1 leaves the rest to others, of "
             "its place and of the memory that kv_cache_bytes: auto plans with. Less than 1 with one rank only",
         ),
     ] = 1.0
     labels: Annotated[
-        dict[str, Label],
+        Labels,
         Field(description="Labels that the node of its place must carry"),
     ] = {}  # noqa: RUF012
 

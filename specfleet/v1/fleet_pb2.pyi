@@ -231,20 +231,22 @@ class MemoryPart(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., content: _Optional[bytes] = ..., is_last: _Optional[bool] = ...) -> None: ...
 
 class ToWorker(_message.Message):
-    __slots__ = ("welcome", "verifier_work", "drafter_work", "drain", "memory_wanted", "memory")
+    __slots__ = ("welcome", "verifier_work", "drafter_work", "drain", "memory_wanted", "memory", "target")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_WORK_FIELD_NUMBER: _ClassVar[int]
     DRAFTER_WORK_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     MEMORY_WANTED_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     verifier_work: VerifierWork
     drafter_work: DrafterWork
     drain: Drain
     memory_wanted: MemoryWanted
     memory: MemoryPart
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., verifier_work: _Optional[_Union[VerifierWork, _Mapping]] = ..., drafter_work: _Optional[_Union[DrafterWork, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., memory_wanted: _Optional[_Union[MemoryWanted, _Mapping]] = ..., memory: _Optional[_Union[MemoryPart, _Mapping]] = ...) -> None: ...
+    target: Target
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., verifier_work: _Optional[_Union[VerifierWork, _Mapping]] = ..., drafter_work: _Optional[_Union[DrafterWork, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., memory_wanted: _Optional[_Union[MemoryWanted, _Mapping]] = ..., memory: _Optional[_Union[MemoryPart, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("router",)
@@ -255,6 +257,12 @@ class Welcome(_message.Message):
 class Drain(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Target(_message.Message):
+    __slots__ = ("tokenizer_digest",)
+    TOKENIZER_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    tokenizer_digest: str
+    def __init__(self, tokenizer_digest: _Optional[str] = ...) -> None: ...
 
 class MemoryWanted(_message.Message):
     __slots__ = ("tenant", "max_bytes", "part_bytes")

@@ -36,6 +36,12 @@ def test_it_is_started_again_when_its_time_has_come(tmp_path: Path) -> None:
     helper.stop(30.0)
 
 
+def test_of_a_long_log_the_last_line_is_told(tmp_path: Path) -> None:
+    helper = child(tmp_path, SAYS_AND_ENDS, VirtualClock())
+    helper.log.write_text("said before\n" * 1000 + "the port is taken\n\n")
+    assert helper.last_words() == "the port is taken"
+
+
 def test_one_that_runs_is_left_alone_and_ends_when_told(tmp_path: Path) -> None:
     helper = child(tmp_path, SAYS_AND_STAYS, VirtualClock())
     helper.start()

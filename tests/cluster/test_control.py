@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
+from cluster import control
 from cluster.control import Command, commands, order
 from contracts.errors import NotFound, Unavailable
 
@@ -62,6 +65,35 @@ def test_who_waits_when_the_fleet_ends_is_told(tmp_path: Path) -> None:
         arrived.get(timeout=30)
     thread.join()
     assert "the fleet is ending" in str(refused[0])
+
+
+def test_a_fleet_that_ends_waits_for_nobody_who_has_said_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_READ_S", 30.0)
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as slow, ThreadPoolExecutor() as threads:
+        slow.settimeout(30)
+
+        def say_rest() -> None:
+            while is_open(path):  # it closes when it has told all that it knows of
+                pass
+            slow.sendall(b'"name": "x", "config": null}\n')
+
+        with commands(path):
+            slow.connect(str(path))
+            slow.sendall(b'{"do": "add-drafter", ')
+            assert is_open(path), "and who came before is heard"
+            threads.submit(say_rest)
+        assert "the fleet is ending" in json.loads(slow.makefile("rb").readline())["error"]
+
+
+def is_open(path: Path) -> bool:
+    """Whether somebody is heard there."""
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.settimeout(30)
+        connection.connect(str(path))
+        connection.sendall(b"\n")
+        return bool(connection.recv(1))
+    return False
 
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"[]\n", b'{"do": "down"}\n', b"\xff\xfe\n", b"{" * 5000 + b"\n"])

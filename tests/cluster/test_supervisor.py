@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 
 from cluster.control import Command
-from cluster.plan import VERIFIER, Dial, Node, placements
+from cluster.plan import VERIFIER, Dial, Node, Placement, placements
 from cluster.ray_api import Cluster, Sighting
 from cluster.supervisor import Supervisor
-from contracts.clock import SystemClock
-from contracts.config import FleetConfig
+from contracts.clock import VirtualClock
+from contracts.config import DrafterConfig, FleetConfig
 from contracts.errors import InvalidArgument, SpecfleetError, Unavailable
 
 GUEST = {"kind": "model", "with_target": True, "num_cpus": 0.5, "engine": {"model": "m", "device": "cpu"}}
@@ -69,14 +69,14 @@ class MadeUpCluster:
 
 class Scene:
     def __init__(self) -> None:
-        self.cluster, self.said = MadeUpCluster(), list[str]()
+        self.cluster, self.said, self.clock = MadeUpCluster(), list[str](), VirtualClock()
         self.supervisor = Supervisor(
             cluster=cast(Cluster, self.cluster),
             children=[],
             dial=Dial(router="127.0.0.1:1"),
             is_local=True,
             say=self.said.append,
-            clock=SystemClock(),
+            clock=self.clock,
         )
         config = FleetConfig.model_validate({"engine": {"model": "target"}, "drafters": {"near": GUEST}})
         verifier, near = placements(config, has_gpus=False, is_local=True)
@@ -143,3 +143,30 @@ def test_a_guest_whose_process_is_lost_is_not_given_up(scene: Scene) -> None:
     scene.see(verifier="joined", near="joined")
     assert scene.supervisor.is_ready
     assert not isinstance(scene.order("down", "").result(0), SpecfleetError)
+
+
+def test_what_fails_after_long_loading_has_not_lived_well(scene: Scene) -> None:
+    for delay_s in (0.5, 1.0, 2.0):
+        scene.see(verifier="loading")
+        scene.clock.advance(100.0)
+        scene.see(verifier="failed")
+        assert scene.said[-1].endswith(f"starts again in {delay_s} s")
+        scene.clock.advance(delay_s)
+        scene.see()
+    scene.see(verifier="loading")
+    scene.see(verifier="serving")
+    scene.clock.advance(30.0)
+    scene.see(verifier="joined")
+    scene.clock.advance(30.0)
+    scene.see(verifier="failed")
+    assert scene.said[-1].endswith("starts again in 0.5 s")
+
+
+@pytest.mark.parametrize(("amounts", "labels"), [({"CPU": 5e-5}, {}), ({"CPU": 1.0}, {"my zone": "x"})])
+def test_what_ray_refuses_of_a_place_is_refused(amounts: dict[str, float], labels: dict[str, str]) -> None:
+    """And is no end of the fleet that it was ordered of."""
+    cluster = Cluster.__new__(Cluster)  # of no Ray, for it refuses before it asks any
+    cluster._outlives = False
+    placement, config = Placement(name="far", amounts=amounts, labels=labels), DrafterConfig(kind="stand")
+    with pytest.raises(InvalidArgument, match="Ray refuses the place of far: "):
+        cluster.place_drafter(placement, config, Dial(router="127.0.0.1:1"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from contracts.config import DrafterConfig, EngineConfig, FleetConfig, RouterConfig, load_config
 from contracts.config.drafter import OwnKind
+from contracts.config.router import host_port
 from contracts.errors import ConfigError
 from workers.drafters.registry import KINDS, MODEL_KINDS
 
@@ -94,12 +95,31 @@ WRONG_VALUES = [
     ("drafters: {a: {kind: stand, capacity: 0}}", "drafters.a.capacity is 0; it must be an integer from 1 up to 4096"),
     ("drafters: {a: {kind: stand, num_gpus: -1}}", "drafters.a.num_gpus is -1; it must be a number from 0 up to 64"),
     ("drafters: {a: {kind: stand, resources: {x: y}}}", "drafters.a.resources.x is 'y'; it must be a number from 0"),
-    ("drafters: {a: {kind: stand, labels: {x: 1}}}", "drafters.a.labels.x is 1; it must be text of 1 to 253"),
+    ("drafters: {a: {kind: stand, num_cpus: 0.00005}}", "drafters.a: num_cpus is 5e-05; it must be 0 or at least"),
+    ("drafters: {a: {kind: stand, resources: {x: 0.00005}}}", "resources.'x' is 5e-05; it must be 0 or at least"),
+    ("drafters: {a: {kind: stand, num_gpus: 1.5}}", "drafters.a: num_gpus is 1.5; above 1 it must be a whole number"),
+    ("drafters: {a: {kind: stand, resources: {GPU: 1}}}", "resources has 'GPU'; it must be in num_gpus"),
+    ("drafters: {a: {kind: stand, resources: {CPU: 0}}}", "resources has 'CPU'; it must be in num_cpus"),
+    ("drafters: {a: {kind: stand, resources: {memory: 1}}}", "resources has 'memory'; it must be left out"),
+    ("drafters: {a: {kind: stand, labels: {x: 1}}}", "drafters.a.labels.x is 1; it must be 1 to 63 letters, digits"),
+    ("drafters: {a: {kind: stand, labels: {x: '!b'}}}", "drafters.a.labels.x is '!b'; it must be 1 to 63 letters"),
+    ("drafters: {a: {kind: stand, labels: {my zone: x}}}", "drafters.a.labels is {'my zone': 'x'}; it must be a"),
+    ("verifier: {labels: {a//b: x}}", "verifier.labels is {'a//b': 'x'}; it must be a mapping of labels"),
+    ("verifier: {num_gpus: 0.00005}", "verifier.num_gpus is 5e-05; it must be a number from 0.0001 up to 1"),
     ("router: {grpc_port: 65536}", "router.grpc_port is 65536; it must be an integer from 0 up to 65535"),
     ("router: {http_port: http}", "router.http_port is 'http'"),
     ("router: {host: ''}", "router.host is ''; it must be text of 1 to 253 characters"),
     ("router: {mode: fast}", 'router.mode is \'fast\'; it must be "off" or "vanilla"'),
-    ("router: {max_draft: 257}", "router.max_draft is 257; it must be an integer from 0 up to 256"),
+    (
+        "router: {host: '[::1]'}",
+        "router.host is '[::1]'; it must be text of 1 to 253 characters, IPv6 without brackets",
+    ),
+    (
+        "router: {grpc_port: 90, http_port: 90}",
+        "router: grpc_port and http_port are both 90; one of them must be",
+    ),
+    ("router: {max_draft: 257}", "router.max_draft is 257; it must be an integer from 1 up to 256"),
+    ("router: {max_draft: 0}", "router.max_draft is 0; it must be an integer from 1"),
     ("router: {max_running: 0}", "router.max_running is 0"),
     ("router: {client_grace_s: -1}", "router.client_grace_s is -1; it must be a number from 0"),
     ("router: {fusion: x}", 'router.fusion is \'x\'; it must be "auto" or "merged"'),
@@ -122,6 +142,20 @@ def test_a_wrong_value_is_named_with_what_would_be_right(line: str, expected: st
     message = refusal(line)
     assert expected in message
     assert "\n" not in message, "one fault is one line"
+
+
+def test_labels_are_those_that_nodes_can_carry() -> None:
+    labels = {"zone": "eu-1.b", "ray.io/accelerator-type": "A100", "a" * 63: "b" * 63}
+    assert DrafterConfig(kind="stand", labels=labels).labels == labels
+
+
+@pytest.mark.parametrize(("host", "address"), [("10.0.0.7", "10.0.0.7:80"), ("::1", "[::1]:80"), ("name", "name:80")])
+def test_an_address_has_its_port_behind_the_host(host: str, address: str) -> None:
+    assert host_port(host, 80) == address
+
+
+def test_both_ports_may_be_any_free_one() -> None:
+    assert RouterConfig(host="::1", grpc_port=0, http_port=0).http_port == 0
 
 
 def test_faults_of_all_parts_are_reported_at_once() -> None:

@@ -158,7 +158,7 @@ def test_who_comes_later_is_given_what_was_kept_and_nobody_else_is() -> None:
         first = Drafter(scene)
         first.open(1, A)
         await scene.next_time()
-        assert (first.wanted(), first.given()) == ([A], {})
+        assert (first.wanted(), first.given()) == ([A], {A: b""})
         for start in range(0, len(content), PART):
             first.say(A, content[start : start + PART], is_last=start + PART >= len(content))
         await scene.settle()
@@ -168,13 +168,13 @@ def test_who_comes_later_is_given_what_was_kept_and_nobody_else_is() -> None:
             other = Drafter(scene, name, kind, remembers=remembers)
             other.open(1, A)
             await scene.settle()
-            assert other.given() == {}
+            assert other.given() == ({A: b""} if remembers else {})
             scene.memories.left(other.name)
 
         same = Drafter(scene)
         same.open(1, B)
         await scene.settle()
-        assert same.given() == {}
+        assert same.given() == {B: b""}
         same.open(2, A)
         await scene.settle()
         assert same.given() == {A: content}
@@ -187,7 +187,7 @@ def test_who_comes_later_is_given_what_was_kept_and_nobody_else_is() -> None:
         elsewhere = Drafter(scene)
         elsewhere.open(1, A)
         await scene.settle()
-        assert elsewhere.given() == {}, "its tokens mean other things"
+        assert elsewhere.given() == {A: b""}, "its tokens mean other things"
 
     Scene().play(script)
 
@@ -210,6 +210,41 @@ def test_little_never_takes_the_place_of_much_while_the_store_is_away() -> None:
         assert second.given() == {A: b"much"}
         await scene.next_time()
         assert second.wanted() == [A]
+
+    Scene().play(script)
+
+
+def test_whose_tokens_they_are_is_said_once_and_first() -> None:
+    async def script(scene: Scene) -> None:
+        drafter = Drafter(scene)
+        await scene.settle()
+        assert drafter.heard == []
+        for number, tenant in enumerate((A, B, A)):
+            drafter.open(number, tenant)
+            await scene.settle()
+        assert drafter.heard[0].target.tokenizer_digest == "0123"
+        assert [message.WhichOneof("message") for message in drafter.heard] == ["target", "memory", "memory"]
+
+    Scene().play(script)
+
+
+def test_who_has_nothing_any_more_is_given_again_what_was_kept() -> None:
+    async def script(scene: Scene) -> None:
+        drafter = Drafter(scene)
+        drafter.open(1, A)
+        await scene.next_time()
+        drafter.say(A, b"much")
+        await scene.next_time()
+        assert (drafter.wanted(), drafter.given()) == ([A, A], {A: b""})
+        scene.journal.is_away = True
+        drafter.say(A, b"")
+        await scene.next_time()
+        assert drafter.wanted() == [], "it would say little"
+        scene.journal.is_away = False
+        await scene.clock.sleep(2.0)
+        assert drafter.given() == {A: b"much"}
+        await scene.next_time()
+        assert drafter.wanted() == [A]
 
     Scene().play(script)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cluster.ray_settings import check_asks_for_token
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, Unavailable
+from tests.router.valkey import free_port
 
 
 def test_a_ray_that_asks_nobody_for_a_token_is_refused(tmp_path: Path) -> None:
@@ -26,6 +27,11 @@ def test_a_ray_that_asks_nobody_for_a_token_is_refused(tmp_path: Path) -> None:
         check_asks_for_token(address)
 
 
+def test_a_ray_that_does_not_answer_yet_is_not_called_open() -> None:
+    with pytest.raises(Unavailable, match=r"does not say whether it asks for a token: UNAVAILABLE"):
+        check_asks_for_token(f"127.0.0.1:{free_port()}")
+
+
 @contextmanager
 def _gcs(folder: Path, **environment: str) -> Iterator[str]:
     spec = find_spec("ray")
@@ -33,8 +39,7 @@ def _gcs(folder: Path, **environment: str) -> Iterator[str]:
     assert spec.origin is not None
     program = Path(spec.origin).parent / "core" / "src" / "ray" / "gcs" / "gcs_server"
     folder.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     arguments = [f"--log_dir={folder}", f"--gcs_server_port={port}", "--node-ip-address=127.0.0.1", "--session-name=s"]
     with (folder / "out").open("wb") as out:
         process = subprocess.Popen(

@@ -4,6 +4,9 @@ A snapshot is taken where the drafter stands still, for nothing may change under
 to draft for a moment; but not never. Everything else (packing, unpacking, making a memory of what was unpacked) is done
 beside the drafting, by another thread, and parts leave one at a time when there is nothing to draft.
 
+Of a tenant whose memory was dropped to make room for others, nothing is told until the router has given back what was
+kept, so that little never takes the place of much.
+
 What comes from the router is believed in nothing: the memory of a snapshot that makes no sense stays as it was.
 """
 
@@ -17,6 +20,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from contracts.clock import Clock
 from contracts.errors import InvalidArgument, SpecfleetError
@@ -31,7 +35,7 @@ logger = logging.getLogger(__name__)
 _QUIET_S = 0.25  # without anything to draft, for a snapshot of a full memory may take a second
 _PATIENCE_S = 60.0  # after which a snapshot is taken between two drafts
 _POLL_S = 0.01  # while the other thread works
-_MAX_PACKED, _MAX_UNPACKED = 4 * 2**20, 16 * 2**20  # several times what a full memory takes
+_MAX_PACKED, _MAX_UNPACKED = 4 * 2**20, 16 * 2**20  # several times what a router asks for
 
 _Finish = Callable[[], None]
 """What is left to do in the thread that drafts."""
@@ -49,6 +53,8 @@ class Memories:
 
     def __init__(self, drafter: RememberingDrafter, clock: Clock) -> None:
         self._drafter, self._clock = drafter, clock
+        self._tokenizer = ""
+        """Digest of the one whose tokens all that was learned is about, once it is known."""
         self._stream = 0
         """Counts the streams: what was asked for on one that is lost is nobody's any more."""
         self._wanted: deque[_Wanted] = deque()
@@ -56,6 +62,9 @@ class Memories:
         self._incoming: tuple[TenantId, bytearray] | None = None
         self._shared: set[TenantId] = set()
         """Whose memory the router was told, or told us: what it gives again is in it already."""
+        self._evicted: set[TenantId] = set()
+        """Whose memory was dropped, and not given back."""
+        drafter.on_evicted(self._evict)
         self._jobs: deque[_Job] = deque()
         self._is_working = False
         self._finished: queue.SimpleQueue[_Finish] = queue.SimpleQueue()
@@ -67,6 +76,17 @@ class Memories:
         self._wanted.clear()
         self._outgoing.clear()
         self._incoming = None
+
+    def turn_to(self, tokenizer: str) -> None:
+        """What comes is about this tokenizer's tokens. What was learned of another's is dropped: there the same numbers
+        were other tokens."""
+        if self._tokenizer not in ("", tokenizer):
+            logger.info("the target has another tokenizer; what was learned is forgotten")
+            self._drafter.forget()
+            self._shared.clear()
+            self._evicted.clear()
+            self._jobs.clear()
+        self._tokenizer = tokenizer
 
     def drafted(self) -> None:
         """There was something to draft."""
@@ -92,7 +112,9 @@ class Memories:
                 return
             self._shared.add(tenant)
             if content:
-                self._jobs.append(lambda: self._restore(tenant, bytes(content)))
+                self._jobs.append(partial(self._restore, tenant, bytes(content), self._tokenizer))
+            else:
+                self._evicted.discard(tenant)
 
     @property
     def wait_s(self) -> float | None:
@@ -132,9 +154,11 @@ class Memories:
 
     def _begin(self, wanted: fleet_pb2.MemoryWanted) -> None:
         """Takes the snapshot; what was given back before is in it, for jobs are done in order."""
-        tenant, stream = TenantId(wanted.tenant), self._stream
-        self._shared.add(tenant)
-        snapshot = self._drafter.snapshot(tenant) if self._drafter.num_bytes(tenant) else None
+        tenant, stream, snapshot = TenantId(wanted.tenant), self._stream, None
+        if tenant not in self._evicted:
+            self._shared.add(tenant)
+            if self._drafter.num_bytes(tenant):
+                snapshot = self._drafter.snapshot(tenant, max_bytes=wanted.max_bytes)
         self._jobs.append(lambda: self._pack(wanted, snapshot, stream))
 
     def _pack(self, wanted: fleet_pb2.MemoryWanted, snapshot: object, stream: int) -> _Finish:
@@ -156,15 +180,24 @@ class Memories:
 
         return finish
 
-    def _restore(self, tenant: TenantId, content: bytes) -> _Finish:
+    def _restore(self, tenant: TenantId, content: bytes, tokenizer: str) -> _Finish:
+        adopt: _Finish = _nothing
         try:
-            adopt: _Finish = self._drafter.prepared(tenant, unpacked(content))
+            adopt = self._drafter.prepared(tenant, unpacked(content))
             logger.info("what was learned from tenant %r is back: %d bytes", tenant, len(content))
         except SpecfleetError as error:
             logger.warning("what was learned from tenant %r is not taken back: %s", tenant, error)
-            adopt = _nothing
 
-        return adopt
+        def finish() -> None:
+            if tokenizer == self._tokenizer:
+                adopt()
+                self._evicted.discard(tenant)
+
+        return finish
+
+    def _evict(self, tenant: TenantId) -> None:
+        self._shared.discard(tenant)
+        self._evicted.add(tenant)
 
 
 def packed(snapshot: object, *, max_bytes: int = _MAX_PACKED) -> bytes:

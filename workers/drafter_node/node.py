@@ -118,6 +118,8 @@ class DrafterNode:
             self._memories.want(message.memory_wanted)
         elif message.HasField("memory") and self._memories is not None:
             self._memories.take(message.memory)
+        elif message.HasField("target") and self._memories is not None:
+            self._memories.turn_to(message.target.tokenizer_digest)
         else:
             logger.warning("dropped a message that is none for this drafter: %.200s", message)
 

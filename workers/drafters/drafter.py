@@ -113,11 +113,15 @@ class RememberingDrafter(Drafter, Protocol):
     nothing: what is refused is refused as a whole, and the memory is as it was.
     """
 
-    def forget(self, tenant: TenantId) -> None:
-        """Drop all that was learned from a tenant; its open sequences go on and start anew."""
+    def forget(self, tenant: TenantId | None = None) -> None:
+        """Drop all that was learned from a tenant, or from all; open sequences go on and start anew."""
 
-    def snapshot(self, tenant: TenantId) -> dict[str, object]:
-        """All that was learned from a tenant."""
+    def on_evicted(self, tell: Callable[[TenantId], None]) -> None:
+        """From now on tell whose memory is dropped to make room for others."""
+
+    def snapshot(self, tenant: TenantId, *, max_bytes: int | None = None) -> dict[str, object]:
+        """All that was learned from a tenant; or, where a kind can leave something out, what has about so many bytes at
+        most when packed."""
 
     def restore(self, tenant: TenantId, snapshot: object) -> None:
         """Replace what was learned from a tenant."""

@@ -56,6 +56,10 @@ class Memory(ABC):
     def to_data(self) -> dict[str, object]:
         """Everything, as plain data."""
 
+    def to_data_within(self, max_bytes: int) -> dict[str, object]:
+        """What of it has about so many bytes at most when packed, where the kind can leave something out."""
+        return self.to_data()
+
     @abstractmethod
     def merge(self, data: object) -> None:
         """Reads all of `data` first, then adds it; refuses with `InvalidArgument` and is then as it was."""
@@ -86,17 +90,22 @@ class MemoryDrafter(TextDrafter, Generic[OfKind]):
         self._memories: dict[TenantId, OfKind] = {}  # the one unused for longest first
         self._size_of: dict[TenantId, int] = {}
         self._num_bytes = 0
+        self._tell_evicted: Callable[[TenantId], None] = lambda tenant: None
 
     @abstractmethod
     def _new_memory(self) -> OfKind:
         """An empty one, which keeps to `max_tenant_bytes`."""
 
-    def forget(self, tenant: TenantId) -> None:
-        self._drop(tenant)
+    def forget(self, tenant: TenantId | None = None) -> None:
+        for each in list(self._memories) if tenant is None else [tenant]:
+            self._drop(each)
 
-    def snapshot(self, tenant: TenantId) -> dict[str, object]:
-        memory = self._memories.get(tenant)
-        data = (memory or self._new_memory()).to_data()
+    def on_evicted(self, tell: Callable[[TenantId], None]) -> None:
+        self._tell_evicted = tell
+
+    def snapshot(self, tenant: TenantId, *, max_bytes: int | None = None) -> dict[str, object]:
+        memory = self._memory(tenant)
+        data = memory.to_data() if max_bytes is None else memory.to_data_within(max_bytes)
         return {"version": _VERSION, "kind": self.kind, "vocab_size": self.vocab_size, "memory": data}
 
     def restore(self, tenant: TenantId, snapshot: object) -> None:
@@ -153,7 +162,9 @@ class MemoryDrafter(TextDrafter, Generic[OfKind]):
         self._size_of[tenant] = memory.num_bytes
         self._num_bytes += memory.num_bytes
         while self._num_bytes > self.max_bytes:
-            self._drop(next(iter(self._memories)))
+            oldest = next(iter(self._memories))
+            self._drop(oldest)
+            self._tell_evicted(oldest)
 
     def _drop(self, tenant: TenantId) -> None:
         self._memories.pop(tenant, None)

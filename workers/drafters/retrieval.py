@@ -14,7 +14,6 @@ Merging into a model drafter's tree, after RASD (arXiv 2503.03434), is in `graft
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import ClassVar
 
 from contracts.errors import InvalidArgument
@@ -22,7 +21,7 @@ from contracts.types import DrafterId, TenantId, TokenLogprob
 from workers.drafters.growth import Grown, grow
 from workers.drafters.memory import MAX_BYTES, MAX_TENANT_BYTES, Memory, MemoryDrafter
 from workers.drafters.plain_data import integers, items, member
-from workers.drafters.suffix_array import MAX_PATTERN
+from workers.drafters.suffix_array import BYTES_PER_TOKEN, MAX_PATTERN
 from workers.drafters.text import Text, check_tokens
 from workers.drafters.text_store import TextStore
 from workers.drafters.trie import Match, TrieNode, add_path, expand
@@ -32,6 +31,7 @@ __all__ = ["Retrieval", "RetrievalMemory"]
 MAX_PLACES = 64
 """Places looked at for one suffix: enough to tell which continuation is more frequent, and bounded for suffixes that
 occur everywhere."""
+_PACKED_BYTES = 4  # of a token in a snapshot, at most: numbers under 2^20 without any order have 3.6 when packed
 
 
 class RetrievalMemory(Memory):
@@ -82,12 +82,16 @@ class RetrievalMemory(Memory):
             places = store.find(pattern)
             step = max(1, -(-sum(len(place.ranks) for place in places) // MAX_PLACES))
             for place in places:
-                for rank in islice(place.ranks, 0, None, step):
+                for rank in place.ranks[::step]:
                     add_path(root, place.suffixes.continuation(rank, len(pattern), self.max_depth))
         return root
 
     def to_data(self) -> dict[str, object]:
         return {"documents": self.store.documents()}
+
+    def to_data_within(self, max_bytes: int) -> dict[str, object]:
+        """The newest documents."""
+        return {"documents": self.store.newest(max_bytes // _PACKED_BYTES * BYTES_PER_TOKEN)}
 
     def merge(self, data: object) -> None:
         """Documents that are not here yet are added: merging the same snapshot twice changes nothing."""

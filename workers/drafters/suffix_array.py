@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +45,14 @@ class SuffixArray:
 
     def documents(self) -> list[list[int]]:
         """What it was made of."""
+        return list(self.newest_first())[::-1]
+
+    def newest_first(self) -> Iterator[list[int]]:
+        """The same from the last to the first, each made when it is its turn."""
         tokens = np.frombuffer(self._bytes, dtype=">u4")
         ends = np.flatnonzero(tokens == _END)
         starts = [0, *(ends[:-1] + 1).tolist()]
-        return [tokens[start:end].tolist() for start, end in zip(starts, ends.tolist(), strict=True)]
+        return (tokens[start:end].tolist() for start, end in zip(starts[::-1], ends[::-1].tolist(), strict=True))
 
     def occurrences(self, pattern: Sequence[int]) -> range:
         """Ranks of the suffixes that begin with this stretch of at most MAX_PATTERN tokens."""

@@ -10,7 +10,7 @@ is paid for by what was added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from workers.drafters.suffix_array import BYTES_PER_TOKEN, MAX_PATTERN, SuffixArray
@@ -38,11 +38,13 @@ class TextStore:
 
     def add(self, document: Sequence[int]) -> None:
         """One more document."""
-        room = (self.max_bytes - DOCUMENT_BYTES) // BYTES_PER_TOKEN
-        kept = document[max(0, len(document) - room) :] if room > 0 else ()
-        if not kept:
+        self.add_all([document])
+
+    def add_all(self, documents: Sequence[Sequence[int]]) -> None:
+        """Many documents at once, with one sort for all that fit."""
+        if not (kept := _newest(reversed(documents), self.max_bytes)):
             return
-        self._arrays.append(SuffixArray([kept]))
+        self._arrays.append(SuffixArray(kept))
         while len(self._arrays) > 1 and len(self._arrays[-1]) * 2 > len(self._arrays[-2]):
             newer, older = self._arrays.pop(), self._arrays.pop()
             self._arrays.append(SuffixArray([*older.documents(), *newer.documents()]))
@@ -51,23 +53,13 @@ class TextStore:
             self._drop_oldest()
             self._count()
 
-    def add_all(self, documents: Sequence[Sequence[int]]) -> None:
-        """Many documents at once, with one sort for all that fit."""
-        kept: list[Sequence[int]] = []
-        num_bytes = 0
-        for document in reversed([*self.documents(), *documents]):
-            num_bytes += len(document) * BYTES_PER_TOKEN + DOCUMENT_BYTES
-            if num_bytes > self.max_bytes:
-                break
-            if document:
-                kept.append(document)
-        self._arrays = [SuffixArray(kept[::-1])] if kept else []
-        self._count()
-        if not kept and documents:
-            self.add(documents[-1])  # it alone is larger than the store
-
     def documents(self) -> list[list[int]]:
         return [document for suffixes in self._arrays for document in suffixes.documents()]
+
+    def newest(self, max_bytes: int) -> list[Sequence[int]]:
+        """Those that a store of so many bytes would hold."""
+        newest_first = (document for suffixes in reversed(self._arrays) for document in suffixes.newest_first())
+        return _newest(newest_first, max_bytes)
 
     def find(self, pattern: Sequence[int]) -> list[Place]:
         """Where a stretch of at most MAX_PATTERN tokens occurs, the newest documents first."""
@@ -102,3 +94,18 @@ class TextStore:
         self.num_bytes = sum(
             len(one) * BYTES_PER_TOKEN + one.num_documents * (DOCUMENT_BYTES - BYTES_PER_TOKEN) for one in self._arrays
         )
+
+
+def _newest(newest_first: Iterable[Sequence[int]], max_bytes: int) -> list[Sequence[int]]:
+    """The documents that fit into so many bytes, the oldest first; of a newest one that does not, the end."""
+    kept, left = list[Sequence[int]](), max_bytes
+    for document in newest_first:
+        room = (left - DOCUMENT_BYTES) // BYTES_PER_TOKEN
+        if len(document) > room:
+            if not kept and room > 0:
+                kept.append(document[-room:])
+            break
+        if document:
+            kept.append(document)
+            left -= len(document) * BYTES_PER_TOKEN + DOCUMENT_BYTES
+    return kept[::-1]

@@ -10,16 +10,18 @@ import pytest
 
 from contracts.clock import Clock, SystemClock, VirtualClock
 from contracts.config import DrafterConfig
-from contracts.types import ROOT, DraftNode, SamplingParams, SequenceId, StepReport
+from contracts.types import ROOT, DrafterId, DraftNode, SamplingParams, SequenceId, StepReport
 from specfleet.v1 import fleet_pb2, types_pb2
 from tests.workers.drafters.model_rig import GREEDY, MAX_CONTEXT, NOISY, Rig, model, random_tokens
 from tests.workers.drafters.rig import ALL_KINDS, sentences
 from tests.workers.router_side import opening
 from workers.drafter_node.answers import AtOnce
 from workers.drafter_node.hosting import hosted, speed_of
+from workers.drafter_node.memories import Memories
 from workers.drafter_node.node import DrafterNode
 from workers.drafter_node.with_model import speed_of_engine
 from workers.drafters.drafter import Ask, Commit, Drafter, Opening
+from workers.drafters.memory import MemoryDrafter
 from workers.drafters.registry import Setup, make_drafter
 from workers.wire import sequence_id
 
@@ -407,6 +409,26 @@ def test_reset_forgets_all_and_begins_anew() -> None:
     talk.want(1, 8)
     talk.finish()
     assert len(talk.heard[1].tree) == 8
+
+
+def test_with_another_target_it_forgets_what_it_learned() -> None:
+    drafter = make_drafter("lookahead", Setup(drafter=DrafterId("one"), vocab_size=200))
+    assert isinstance(drafter, MemoryDrafter)
+    memories = Memories(drafter, VirtualClock())
+    node = DrafterNode(
+        drafter,
+        name="one",
+        hello=fleet_pb2.FromWorker(),
+        begin=lambda: AtOnce(drafter),
+        steps=[],
+        memories=memories,
+    )
+    for digest, num_left in (("a", 0), ("a", 1), ("b", 0)):
+        node.reset()
+        node._hear(fleet_pb2.ToWorker(target=fleet_pb2.Target(tokenizer_digest=digest)))
+        assert (drafter.num_bytes() > 0) == num_left
+        node.take(fleet_pb2.DrafterWork(open=[opening(0, sentences(50, 1), GREEDY)]))
+        node.take(fleet_pb2.DrafterWork(commit=[commit(0, 50, sentences(50, 2))]))
 
 
 def test_reports_of_steps_go_once() -> None:

@@ -14,21 +14,22 @@ from contracts.clock import VirtualClock
 from contracts.errors import InvalidArgument
 from contracts.types import TenantId
 from specfleet.v1 import fleet_pb2
-from tests.workers.drafters.rig import REMEMBERING, A, B, make, sentences, teach
+from tests.workers.drafters.rig import REMEMBERING, VOCAB_SIZE, A, B, make, sentences, teach
 from workers.drafter_node.memories import Memories, packed, unpacked
 from workers.drafters.drafter import RememberingDrafter
 
 DEADLINE_S = 30.0
 PART_BYTES = 100
+SMALL = 2**17  # of bytes, for four tenants
 EMPTY = b'{"version": 1, "kind": "lookahead", "vocab_size": 200, "memory": {"window": 14, "branches": []}}'
 
 
 class Node:
     """A drafter and its memories, on a clock of its own."""
 
-    def __init__(self, kind: str = "lookahead") -> None:
+    def __init__(self, kind: str = "lookahead", *, max_bytes: int = 2**24) -> None:
         self.clock = VirtualClock()
-        self.drafter = cast(RememberingDrafter, make(kind))
+        self.drafter = cast(RememberingDrafter, make(kind, max_bytes=max_bytes, max_tenant_bytes=max_bytes // 4))
         self.memories = Memories(self.drafter, self.clock)
 
     def want(self, tenant: TenantId = A, *, max_bytes: int = 2**20) -> None:
@@ -113,6 +114,24 @@ def test_nothing_and_too_much_are_answered_with_nothing() -> None:
     assert node.answers() != nothing
 
 
+def test_of_more_documents_than_are_taken_the_newest_are_told() -> None:
+    one, other = Node("retrieval"), Node("retrieval")
+    for number in range(20):
+        teach(one.drafter, A, [number], sentences(100, number, num_words=VOCAB_SIZE))
+    one.want(max_bytes=3000)
+    one.clock.advance(0.3)
+    parts = one.said()
+    assert sum(len(part.content) for part in parts) <= 3000
+    other.take(parts)
+    told, learned = documents(other.drafter), documents(one.drafter)
+    assert 5 <= len(told) < 20
+    assert told == learned[-len(told) :]
+
+
+def documents(drafter: RememberingDrafter) -> list[list[int]]:
+    return cast(list[list[int]], cast(dict[str, object], drafter.snapshot(A)["memory"])["documents"])
+
+
 def test_what_a_drafter_said_itself_is_not_learned_twice() -> None:
     """Its router was started again, and gives it what it has still."""
     node, text = Node(), sentences(100, 3)
@@ -124,6 +143,62 @@ def test_what_a_drafter_said_itself_is_not_learned_twice() -> None:
     node.drafter.forget(A)
     node.take(parts)
     assert node.drafter.snapshot(A) == before, "what it forgot it takes back"
+
+
+def test_little_never_takes_the_place_of_much_that_made_room_for_others() -> None:
+    """Until what was kept is back, nothing is told of a tenant whose memory was dropped."""
+    node, whole, text = Node(max_bytes=SMALL), Node(max_bytes=SMALL).drafter, sentences(100, 3)
+    teach(node.drafter, A, text[:10], text[10:])
+    whole.restore(A, node.drafter.snapshot(A))
+    kept, nothing = node.answers(), [fleet_pb2.MemoryPart(tenant=A, is_last=True)]
+    fill(node.drafter)
+    assert node.drafter.num_bytes(A) == 0
+    teach(node.drafter, A, [1, 2, 3], [4, 5, 6])
+    whole.merge(A, node.drafter.snapshot(A))
+    assert node.answers() == nothing
+    node.memories.reset()
+    assert node.answers() == nothing, "on a new stream too"
+    node.take(kept)
+    assert node.drafter.snapshot(A) == whole.snapshot(A)
+    assert node.answers() != nothing
+
+
+def test_what_was_learned_of_another_tokenizer_is_forgotten() -> None:
+    node, text = Node(), sentences(100, 3)
+    node.memories.turn_to("one")
+    teach(node.drafter, A, text[:10], text[10:])
+    kept = node.answers()
+    node.memories.reset()
+    node.memories.turn_to("one")
+    assert node.drafter.num_bytes(A) > 0, "the same target, by a router that was started again"
+    node.drafter.forget(A)
+    for part in kept:
+        node.memories.take(part)
+    assert node.memories.step() is None, "it is being unpacked"
+    teach(node.drafter, B, text[:10], text[10:])
+    node.memories.reset()
+    node.memories.turn_to("other")
+    assert node.said() == []
+    assert node.drafter.num_bytes() == 0
+    teach(node.drafter, A, [1, 2, 3], [4, 5, 6])
+    assert node.answers() != [fleet_pb2.MemoryPart(tenant=A, is_last=True)], "nothing is awaited of the router"
+
+
+@pytest.mark.parametrize("kept", [b"", b"nonsense"])
+def test_what_was_dropped_is_told_anew_where_nothing_was_kept(kept: bytes) -> None:
+    node, nothing = Node(max_bytes=SMALL), [fleet_pb2.MemoryPart(tenant=A, is_last=True)]
+    teach(node.drafter, A, [1, 2, 3], [4, 5, 6])
+    fill(node.drafter)
+    teach(node.drafter, A, [1, 2, 3], [4, 5, 6])
+    assert node.answers() == nothing
+    node.take(parts_of(kept))
+    assert node.answers() != nothing
+
+
+def fill(drafter: RememberingDrafter) -> None:
+    """Other tenants take all the room there is."""
+    for number in range(6):
+        teach(drafter, TenantId(f"other-{number}"), list(range(100)), list(range(100, 200)))
 
 
 def test_what_was_asked_for_on_a_lost_stream_is_not_said_on_the_next() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from contracts.errors import InvalidArgument
 from contracts.types import ROOT, DrafterId
 from tests.workers.drafters.rig import ONE, VOCAB_SIZE, A, B, chain, paths, proposed, sentences
+from workers.drafters import text_store
 from workers.drafters.drafter import Opening
 from workers.drafters.retrieval import Retrieval
 from workers.drafters.suffix_array import MAX_PATTERN, SuffixArray
@@ -73,6 +75,39 @@ def test_a_full_store_holds_the_newest(documents: list[list[int]], max_bytes: in
         assert kept == added[len(added) - len(kept) :]
 
 
+@settings(max_examples=60)
+@given(documents=DOCUMENTS, max_bytes=st.integers(30, 400))
+def test_the_newest_of_a_store_are_as_many_as_fit(documents: list[list[int]], max_bytes: int) -> None:
+    store = TextStore(max_bytes=2**16)
+    store.add_all(documents)
+    newest, smaller = store.newest(max_bytes), TextStore(max_bytes=max_bytes)
+    smaller.add_all(documents)
+    assert smaller.documents() == newest
+    assert smaller.num_bytes <= max_bytes
+    if len(newest) > 1 or newest[0] == documents[-1]:
+        assert newest == documents[-len(newest) :]
+    else:
+        assert newest[0] == documents[-1][-len(newest[0]) :]
+
+
+def test_what_is_known_is_merged_without_another_sort() -> None:
+    drafter, sorts = drafter_with([sentences(50, seed) for seed in range(20)], [1]), list[int]()
+    memory = drafter._memory(A)
+
+    class Counted(SuffixArray):
+        def __init__(self, documents: Sequence[Sequence[int]]) -> None:
+            super().__init__(documents)
+            sorts.append(len(self))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_store, "SuffixArray", Counted)
+        memory.merge({"documents": memory.store.documents()[:5]})
+        assert sorts == []
+        memory.merge({"documents": [[1, 2, 3]]})
+        assert sorts == [4]
+    assert memory.store.documents()[-1] == [1, 2, 3]
+
+
 def drafter_with(documents: list[list[int]], text: list[int]) -> Retrieval:
     drafter = Retrieval(drafter=DrafterId("retrieval"), vocab_size=VOCAB_SIZE)
     drafter.remember(A, documents)
@@ -92,6 +127,20 @@ def test_a_suffix_that_occurs_everywhere_keeps_the_shares_of_what_followed() -> 
     documents = [[5, 50]] * 900 + [[5, 60]] * 300
     found = {n.token: n.confidence for n in proposed(drafter_with(documents, [5]), ONE, 9) if n.parent == ROOT}
     assert found[50] / found[60] == pytest.approx(3.0, rel=0.15)
+
+
+@pytest.mark.timeout(20)  # or it would look at them all
+def test_however_often_a_suffix_occurs_few_places_are_looked_at() -> None:
+    class Everywhere(SuffixArray):
+        def occurrences(self, pattern: Sequence[int]) -> range:
+            return range(10**12)
+
+        def continuation(self, rank: int, skip: int, length: int) -> list[int]:
+            return [rank % 7]
+
+    drafter = drafter_with([[5, 50]], [5])
+    drafter._memory(A).store._arrays = [Everywhere([[5, 50]])]
+    assert len(proposed(drafter, ONE, 9)) == 7
 
 
 def test_public_documents_are_read_for_all_and_never_written() -> None:
