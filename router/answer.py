@@ -7,7 +7,7 @@ client that lost its stream goes on where it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -98,7 +98,7 @@ class Answer:
         for reader in self._readers:
             reader.set()
 
-    async def read(self, first: int = 0) -> AsyncIterator[list[AnsweredToken]]:
+    async def read(self, first: int = 0) -> AsyncGenerator[list[AnsweredToken], None]:
         """The tokens from one on, as many at a time as there are; ends when the sequence has."""
         news = asyncio.Event()
         self._readers.add(news)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from contracts.clock import Clock
-from contracts.errors import DeadlineExceeded, InvalidArgument, SpecfleetError
+from contracts.errors import DeadlineExceeded, InvalidArgument
 from router.admission import Admission, Understood
 from router.journal.journal import StoreLost
 from router.journal.recorder import Acceptance, Recorder
@@ -61,8 +61,8 @@ class Arrivals:
                 try:
                     if await self._patiently(partial(self.recall, key)) is None:
                         await self._recorder.strike(key)
-                except SpecfleetError as error:
-                    _log.error("request %s cannot go on: %s", key, error)
+                except Exception as error:  # noqa: BLE001  # whatever is wrong with this one, the others go on
+                    _log.error("request %s cannot go on: %r", key, error)
         if keys:
             _log.info("%d requests go on where another router left them", len(keys))
 
@@ -78,13 +78,17 @@ class Arrivals:
         return await asyncio.shield(coming)
 
     def _came(self, key: RequestKey, coming: asyncio.Task[Request | None]) -> None:
+        """Whoever is left to hear of an error is told. The place among its tenant's is kept by what runs alone."""
         del self._coming[key]
-        if not coming.cancelled():
-            coming.exception()  # whoever is left to hear of it is told
+        failed = coming.cancelled() or coming.exception() is not None
+        request = None if failed else coming.result()
+        if request is None or request.has_ended:
+            self._admission.quotas.end(key.tenant, key.id, 0)
 
     def _counted(self, key: RequestKey, understood: Understood) -> Coroutine[None, None, Request | None]:
         """It has its place from this moment on: others are looked at before the task begins."""
         self._admission.num_coming += understood.asked.num_choices
+        self._admission.quotas.let_in(key.tenant, key.id, len(understood.tokens))
         return self._accept(key, understood)
 
     async def _accept(self, key: RequestKey, understood: Understood) -> Request | None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from contracts.clock import Clock
@@ -118,13 +119,8 @@ class Front:
         key = RequestKey(asked.tenant, RequestId(asked.request_id or secrets.token_hex(12)))
         if (known := self._requests.get(key)) is None:
             understood = await self.admission.understand(replace(asked, request_id=key.id))
-            self.quotas.let_in(key.tenant, key.id, len(understood.tokens))
-            try:
-                while known is None:
-                    known = self._requests.get(key) or await self._arrivals.accept(key, understood)
-            finally:
-                if known is None or known.has_ended:
-                    self.quotas.end(key.tenant, key.id, 0)
+            while known is None:
+                known = self._requests.get(key) or await self._arrivals.accept(key, understood)
         return known
 
     async def read(self, request: Request, choice: int, first: int = 0) -> AsyncIterator[list[AnsweredToken]]:
@@ -133,9 +129,11 @@ class Front:
             raise InvalidArgument(f"choice is {choice}; this request has {len(request.choices)}, counted from 0")
         self._keep(request)
         try:
-            async for tokens in request.choices[choice].answer.read(first):
-                await self.leadership.speak()
-                yield tokens
+            # Closed before anyone is counted: left to the event loop, a reader who is gone would still be one.
+            async with aclosing(request.choices[choice].answer.read(first)) as said:
+                async for tokens in said:
+                    await self.leadership.speak()
+                    yield tokens
             await self.leadership.speak()
         finally:
             self._let_go(request)
@@ -213,7 +211,7 @@ class Front:
         choice.answer.on_change = lambda: self._changed(request, choice)
 
     def _changed(self, request: Request, choice: Choice) -> None:
-        if not choice.first_token_s and choice.answer.tokens:
+        if not (choice.first_token_s or choice.is_replayed) and choice.answer.tokens:
             choice.first_token_s = self.clock.now_s()
             self.figures.began_to_answer(request, choice)
             if choice.span is not None:

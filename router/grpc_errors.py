@@ -17,19 +17,21 @@ __all__ = ["abort", "answers", "streams"]
 
 T = TypeVar("T")
 DOMAIN = "specfleet"
+_MOST_BYTES = 1500  # of a message. It goes twice into headers, once as %XX, and a client takes 8 KiB of them
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SpecfleetError) -> NoReturn:
-    """Ends the call with this error."""
+    """Ends the call with this error; of a message that is too long for a client the beginning."""
     details = [_packed(error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=error.details))]
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(1e3 * error.retry_after_s))
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     code = getattr(grpc.StatusCode, status_of(error).grpc)
-    status = status_pb2.Status(code=code.value[0], message=error.message, details=details)
+    message = error.message.encode()[:_MOST_BYTES].decode(errors="ignore")
+    status = status_pb2.Status(code=code.value[0], message=message, details=details)
     rich = rpc_status.to_status(status)
-    await context.abort(code, error.message, rich.trailing_metadata)
+    await context.abort(code, message, rich.trailing_metadata)
     raise AssertionError("abort does not return")
 
 

@@ -17,6 +17,7 @@ from contracts.types import ROOT
 __all__ = ["Grammars", "JsonAnswer"]
 
 _MAX_SCHEMA = 256 * 1024
+_MOST_SAID = 300  # of what the library says of a schema, all of which it may repeat
 
 
 class Grammars:
@@ -39,7 +40,10 @@ class Grammars:
             raise InvalidArgument(f"json_schema is no schema: {error}", details={"field": "json_schema"}) from None
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise InvalidArgument(f"json_schema is refused: {matcher.get_error()}", details={"field": "json_schema"})
+            reason = matcher.get_error()
+            if len(reason) > _MOST_SAID:  # what is wrong stands at its beginning or at its end
+                reason = f"{reason[: _MOST_SAID // 2]} ... {reason[-_MOST_SAID // 2 :]}"
+            raise InvalidArgument(f"json_schema is refused: {reason}", details={"field": "json_schema"})
         return JsonAnswer(matcher, self._num_bytes)
 
 

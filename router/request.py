@@ -20,6 +20,8 @@ class Choice:
 
     sequence: RoutedSequence
     answer: Answer
+    is_replayed: bool = False
+    """Whether another router said its beginning; nobody knows when, unless it has ended."""
     first_token_s: float = 0.0
     ended_s: float = 0.0
     span: Span | None = None

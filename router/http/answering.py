@@ -52,8 +52,8 @@ class Form(ABC):
         """What was asked for of these tokens, the text before which has `offset` characters; None where nothing was."""
 
     def spell(self, token: int) -> str:
-        """One token by itself."""
-        return self._tokenizer.decode([token])
+        """One token by itself, with the space that it begins with: a text of it alone would begin without."""
+        return self._tokenizer.token_bytes.of(token).decode("utf-8", "replace")
 
 
 class CompletionForm(Form):
@@ -74,11 +74,16 @@ class CompletionForm(Form):
         return {
             "tokens": [self.spell(each.token) for each in known],
             "token_logprobs": [each.logprob for each in known],
-            "top_logprobs": [
-                {self.spell(token): value for token, value in each.top[: self._num_logprobs]} for each in known
-            ],
+            "top_logprobs": [self._top(each) for each in known],
             "text_offset": list(islice(offsets, len(known))),
         }
+
+    def _top(self, logprob: TokenLogprob) -> dict[str, float]:
+        """The likeliest first; of several that are spelled alike, as pieces of characters are, it alone."""
+        top: dict[str, float] = {}
+        for token, value in logprob.top[: self._num_logprobs]:
+            top.setdefault(self.spell(token), value)
+        return top
 
 
 class ChatForm(Form):

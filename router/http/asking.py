@@ -59,7 +59,7 @@ def chat_asked(request: ChatRequest) -> Asked:
         messages,
         max_tokens=max_tokens,
         num_logprobs=num_logprobs,
-        json_schema=_schema(request.response_format),
+        json_schema="" if request.response_format is None else _schema(request.response_format),
     )
 
 

@@ -32,6 +32,10 @@ def _right(words: str) -> dict[str, Any]:
     return {"x-right": words}
 
 
+_Empty = Annotated[list[Any], Field(max_length=0, json_schema_extra=_right("[]"))]
+_NO_TOOLS = "Only null or empty: there are no tools"
+
+
 class _Part(BaseModel):
     # Strict: `"max_tokens": true` is a mistake of the caller, and not 1.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -149,6 +153,8 @@ class CompletionRequest(GenerationSettings):
 
 
 class ChatMessage(_Part):
+    """Also one that a client was given, which has all fields of OpenAI's; those of what is not here hold nothing."""
+
     role: Annotated[str, Field(description="Whatever the model's chat template knows")]
     content: Annotated[
         str | list[TextPart],
@@ -158,6 +164,11 @@ class ChatMessage(_Part):
         ),
     ]
     name: Annotated[str | None, Field(description="Taken and without effect")] = None
+    refusal: Annotated[None, Field(description="Only null: nothing is refused in words")] = None
+    tool_calls: Annotated[_Empty | None, Field(description=_NO_TOOLS)] = None
+    function_call: Annotated[None, Field(description="Only null: there are no tools")] = None
+    audio: Annotated[None, Field(description="Only null: there is no sound")] = None
+    annotations: Annotated[_Empty | None, Field(description="Only null or empty: nothing is quoted")] = None
 
 
 class TextPart(_Part):
@@ -212,8 +223,9 @@ class ChatRequest(GenerationSettings):
         Field(description=f"So many of the likeliest beside each, 0 to {MAX_LOGPROBS}; with logprobs"),
     ] = None
     response_format: Annotated[
-        ResponseFormat, Field(description="Text, any JSON object, or JSON that fits a schema")
-    ] = ResponseFormat()
+        ResponseFormat | None, Field(description="Text, any JSON object, or JSON that fits a schema; none: text")
+    ] = None
+    tools: Annotated[_Empty | None, Field(description=_NO_TOOLS)] = None
 
 
 ChatMessage.model_rebuild()

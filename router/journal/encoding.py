@@ -129,6 +129,8 @@ def _committed(message: JournalRecord.Committed) -> Committed:
     drafters = [None, *map(DrafterId, message.drafters)]
     if len(message.guessed_by) != len(message.tokens) or max(message.guessed_by, default=0) >= len(drafters):
         raise InvalidArgument("the journal has tokens of which it does not say who guessed them")
+    if len(message.logprobs) not in (0, len(message.tokens)):
+        raise InvalidArgument("the journal has tokens of which only some have a log-probability")
     return Committed(
         choice=message.choice,
         first_index=message.first_index,

@@ -68,6 +68,8 @@ class Recorder:
         self._journal, self._config, self._clock = journal, config, clock
         self._followed: dict[RequestKey, _Followed] = {}
         self._news: dict[RequestKey, _Followed] = {}  # in the order in which they came
+        self._refused: dict[RequestKey, bytes] = {}  # what a store that did not answer may have got nevertheless
+        self._striking = asyncio.Lock()
         self._has_news = asyncio.Event()
         self._is_back = asyncio.Event()
         self._is_back.set()
@@ -105,7 +107,7 @@ class Recorder:
                     raise StoreLost(
                         "the store is away and new requests are refused until it is back", retry_after_s=1.0
                     )
-                is_new = await self._journal.accept(self.leadership.owner, key, record)
+                is_new = await self._accept(key, record)
                 return Acceptance.WRITTEN if is_new else Acceptance.KNOWN
             except LeaseLost:
                 self.leadership.doubt()
@@ -132,8 +134,7 @@ class Recorder:
     async def strike(self, key: RequestKey) -> None:
         """Of this one nothing is left but that it had not ended."""
         _log.error("the store has lost request %s; it cannot go on", key)
-        entry = Entry(request=key, num_before=0, records=(), has_ended=True)
-        await self._journal.append(self.leadership.owner, [entry])
+        await self._strike([key])
 
     def follow(self, request: Request, accepted: Accepted, *, is_written: bool) -> None:
         """From now on its news are written down."""
@@ -189,8 +190,10 @@ class Recorder:
     async def flush(self) -> None:
         """Writes all the news that there are; returns when they are written, however long the store is away."""
         retry_s = _FIRST_RETRY_S
-        while self._news:
+        while self._news or self._refused:
             try:
+                if self._refused:  # first: with on_loss continue one may run, and is written then
+                    await self._strike_refused()
                 await self._write(list(self._news.values())[:_MOST_ENTRIES])
                 self._find()
                 retry_s = _FIRST_RETRY_S
@@ -213,6 +216,31 @@ class Recorder:
                     self._find()
                 except StoreLost:
                     continue
+
+    async def _accept(self, key: RequestKey, record: bytes) -> bool:
+        """Whether it is new. Where there is no answer it is refused, and yet the store may have it: nobody would ever
+        come for it, and the next router would run it.
+        """
+        if key in self._refused:
+            await self._strike_refused()
+        try:
+            return await self._journal.accept(self.leadership.owner, key, record)
+        except (StoreLost, asyncio.CancelledError):
+            self._refused[key] = record
+            self._has_news.set()
+            raise
+
+    async def _strike_refused(self) -> None:
+        """Those of which the store has just what was refused; what else there may be of an id was promised."""
+        async with self._striking:
+            refused = dict(self._refused)
+            await self._strike([key for key, record in refused.items() if await self._journal.read(key) == [record]])
+            for key in refused:
+                self._refused.pop(key, None)
+
+    async def _strike(self, keys: Sequence[RequestKey]) -> None:
+        entries = [Entry(request=key, num_before=0, records=(), has_ended=True) for key in keys]
+        await self._journal.append(self.leadership.owner, entries)
 
     async def _write(self, some: list[_Followed]) -> None:
         entries = [_entry(followed) for followed in some]

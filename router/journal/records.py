@@ -96,4 +96,6 @@ def recorded(key: RequestKey, records: Iterable[Record]) -> Recorded:
             choice.tokens += record.tokens
             choice.guessed_by += record.guessed_by
             choice.logprobs += record.logprobs
+            if len(choice.logprobs) not in (0, len(choice.tokens)):
+                raise Internal(f"the journal of request {key} has log-probabilities of only some tokens")
     return Recorded(accepted=accepted, choices=choices, num_records=len(read))

@@ -30,6 +30,7 @@ def replay(request: Request, found: Recorded) -> None:
     """
     for choice, said in zip(request.choices, found.choices, strict=True):
         choice.answer.take(said.tokens, said.guessed_by, said.logprobs)
+        choice.is_replayed = bool(said.tokens)
         if choice.sequence.constraint is not None:
             choice.sequence.constraint.advance(said.tokens)
         if (ended := said.ended) is not None:

@@ -16,8 +16,12 @@ if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then
 end
 """
 
+# A store that is full refuses what makes it larger. A lease does not, and without it the fleet would be mute until
+# there is room again. The line must be the first; Redis knows it since 7.0.
+_ALSO_WHEN_FULL = "#!lua flags=allow-oom"
+
 # KEYS lease, fence. ARGV owner and beat as they were seen (empty: nobody), holder.
-TAKE = """
+TAKE = f"""{_ALSO_WHEN_FULL}
 local owner = redis.call('HGET', KEYS[1], 'owner') or ''
 if owner ~= ARGV[1] or (owner ~= '' and redis.call('HGET', KEYS[1], 'beat') ~= ARGV[2]) then return false end
 owner = redis.call('INCR', KEYS[2]) .. ':' .. ARGV[3]
@@ -26,7 +30,7 @@ return owner
 """
 
 # KEYS lease. ARGV owner.
-RENEW = """
+RENEW = f"""{_ALSO_WHEN_FULL}
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
 return redis.call('HINCRBY', KEYS[1], 'beat', 1)
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ names = st.text(min_size=1, max_size=20)
 drafters = names.map(DrafterId)
 seeds = st.integers(0, 2**64 - 1)
 KEY = RequestKey(TenantId("t"), RequestId("r"))
+LOGPROB = TokenLogprob(token=1, logprob=-0.5, top=())
 MODEL = ModelIdentity(
     name="m", architecture="llama", vocab_size=9, tokenizer_digest="t", weights_digest="w", dtype="f", num_parameters=1
 )
@@ -147,6 +149,9 @@ def test_what_no_router_of_this_version_wrote_is_refused() -> None:
     nobody = JournalRecord(version=VERSION, committed=JournalRecord.Committed(tokens=[1], guessed_by=[1]))
     with pytest.raises(InvalidArgument, match="who guessed"):
         decoded(nobody.SerializeToString())
+    half = replace(committed(0, 1, 2), logprobs=(LOGPROB,))
+    with pytest.raises(InvalidArgument, match="only some have a log-probability"):
+        decoded(encoded(half))
 
 
 tenants_and_ids = st.tuples(st.text(max_size=8), st.text(max_size=8)) | st.tuples(
@@ -171,6 +176,7 @@ def test_records_are_put_together_in_order_or_not_at_all() -> None:
         [accepted(), committed(1, 1)],
         [accepted(), committed(0, 1), committed(0, 1)],
         [accepted(), committed(0, 1, choice=1)],
+        [accepted(), committed(0, 1), replace(committed(1, 1), logprobs=(LOGPROB,))],
         [accepted(), accepted()],
         [accepted(tenant=TenantId("other"))],
         [accepted(request_id="other")],

@@ -72,6 +72,24 @@ def test_a_password_is_asked_for_and_may_come_from_a_file(tmp_path: Path) -> Non
         check(StoreConfig(url="redis://localhost", password_file="/there/is/none"))
 
 
+def test_a_store_that_is_full_still_says_who_leads(tmp_path: Path) -> None:
+    """What was promised before goes on, and its router may be replaced; nothing more is promised."""
+
+    async def scene(server: Valkey) -> None:
+        journal = RedisJournal(StoreConfig(url=server.url))
+        owner = await begun(journal, NAMES[0])
+        with server.client() as client:
+            client.config_set("maxmemory", "1")
+        with pytest.raises(StoreLost):
+            await journal.accept(owner, NAMES[1], b"more")
+        await journal.renew(owner)
+        assert await journal.take(await journal.lease(), "two") is not None
+        await journal.close()
+
+    with valkey(tmp_path / "store") as server:
+        asyncio.run(scene(server))
+
+
 def test_durability_is_checked_before_anyone_relies_on_it(tmp_path: Path) -> None:
     async def accepted(config: StoreConfig) -> bool:
         journal = RedisJournal(config)

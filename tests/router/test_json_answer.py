@@ -107,3 +107,14 @@ def test_drafts_that_do_not_fit_are_passed_over(grammars: Grammars, tokenizer: T
 def test_what_is_no_schema_is_refused_by_name(grammars: Grammars, schema: str) -> None:
     with pytest.raises(InvalidArgument, match="json_schema"):
         grammars.answer(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"), [({"type": "x" * 9000}, "Invalid type"), ({"pattern": f"({'x' * 9000}"}, "unclosed group")]
+)
+def test_a_refusal_says_what_is_wrong_and_does_not_repeat_the_schema(
+    grammars: Grammars, schema: dict[str, str], words: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=words) as refused:
+        grammars.answer(json.dumps({"type": "string", **schema}))
+    assert len(refused.value.message) < 400

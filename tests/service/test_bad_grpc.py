@@ -9,16 +9,19 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 import pytest
 
 from contracts.config import DrafterConfig
+from contracts.errors import InvalidArgument
+from router.front import Asked, Front, Request
+from router.inference_service import InferenceService
 from specfleet import AsyncClient
 from specfleet.errors import InvalidRequest, NotFound
-from specfleet.v1 import fleet_pb2, types_pb2
+from specfleet.v1 import fleet_pb2, inference_pb2_grpc, types_pb2
 from specfleet.v1 import inference_pb2 as pb
 from tests.engine.checkpoints import write_checkpoint
 from tests.service.fleet import DEADLINE_S, RunningFleet, engine_of, running_fleet
@@ -90,6 +93,27 @@ def test_messages_that_are_none_are_the_senders_fault(folder: Path) -> None:
         assert error.code().name == "RESOURCE_EXHAUSTED"
 
     play(folder, scene)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "🐈"])
+def test_a_refusal_reaches_its_client_however_long_its_reason_is(letter: str) -> None:
+    class Wordy:
+        async def generate(self, asked: Asked) -> Request:
+            raise InvalidArgument(f"the reason is {letter * 10_000}", details={"field": "f"}, retry_after_s=1.0)
+
+    async def scene() -> None:
+        server = grpc.aio.server()
+        inference_pb2_grpc.add_InferenceServicer_to_server(InferenceService(cast(Front, Wordy())), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = inference_pb2_grpc.InferenceStub(channel).Generate(pb.GenerateRequest(prompt="a"))
+            error = await refusal(aiter(call))
+        await server.stop(None)
+        assert error.code().name == "INVALID_ARGUMENT"
+        assert f"the reason is {letter * 100}" in (error.details() or "")
+
+    asyncio.run(scene())
 
 
 def test_what_is_not_grpc_at_all_is_hung_up_on(folder: Path) -> None:

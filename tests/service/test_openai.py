@@ -12,13 +12,19 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from pydantic import ValidationError
 
 from contracts.config import DrafterConfig
-from contracts.types import SamplingParams, StopParams, TenantId
+from contracts.types import SamplingParams, StopParams, TenantId, TokenLogprob
+from engine.text.tokenizer import Tokenizer
+from router.answer import AnsweredToken
 from router.front import Asked, FrontLimits
+from router.http.answering import ChatForm, CompletionForm
 from router.http.app import run_http
+from router.http.asking import chat_asked
+from router.http.schemas import ChatRequest
 from router.server import run_router
-from tests.engine.checkpoints import write_checkpoint
+from tests.engine.checkpoints import metaspace_tokenizer, write_checkpoint
 from tests.service.fleet import DEADLINE_S, RunningFleet, engine_of, running_fleet
 from tests.service.router_process import until
 
@@ -172,6 +178,20 @@ def test_logprobs_add_up(folder: Path) -> None:
     play(folder, scene)
 
 
+def test_tokens_are_spelled_with_their_spaces_and_of_one_spelling_the_likeliest_counts() -> None:
+    """As Llama's tokenizers have them: with a space at the beginning of a word, and pieces of characters."""
+    backend = metaspace_tokenizer()
+    apart, along, piece, other = (backend.get_vocab()[token] for token in ("▁a", "a", "<0xE3>", "<0xE4>"))
+    top = ((apart, -0.5), (along, -1.5), (piece, -2.5), (other, -3.5))
+    said = AnsweredToken(apart, " a", None, TokenLogprob(token=apart, logprob=-0.5, top=top))
+    old = CompletionForm(Tokenizer(backend), num_logprobs=4).logprobs([said], 0)
+    assert old is not None
+    assert (old["tokens"], old["top_logprobs"]) == ([" a"], [{" a": -0.5, "a": -1.5, "\ufffd": -2.5}])
+    chat = ChatForm(Tokenizer(backend), num_logprobs=4).logprobs([said], 0)
+    assert chat is not None
+    assert [each["token"] for each in chat["content"][0]["top_logprobs"]] == [" a", "a", "\ufffd", "\ufffd"]
+
+
 def test_streams_say_their_usage_and_choices_come_side_by_side(folder: Path) -> None:
     async def scene(fleet: RunningFleet, official: Any, plain: httpx.AsyncClient) -> None:
         chat = {"model": "tiny", "messages": MESSAGES, "max_tokens": 40, "seed": 4, "n": 3, "temperature": 0.7}
@@ -225,6 +245,18 @@ def test_what_the_cache_had_is_told_and_never_anothers(folder: Path) -> None:
         assert again.finished.usage.num_cached_tokens == (again.finished.usage.num_prompt_tokens - 1) // 16 * 16
 
     play(folder, scene)
+
+
+def test_a_conversation_goes_on_with_the_message_that_the_client_was_given(folder: Path) -> None:
+    """As what the client sends of it where it is appended as it is, or by `model_dump()`."""
+    given = {"index": 0, "finish_reason": "stop", **ChatForm(Tokenizer.load(folder), num_logprobs=None).message("Meow")}
+    message = openai.types.chat.chat_completion.Choice.model_validate(given).message
+    for sent in (message.model_dump(exclude_unset=True), message.model_dump()):
+        asked = {"messages": [*MESSAGES, sent, *MESSAGES], "response_format": None, "tools": []}
+        prompt = chat_asked(ChatRequest.model_validate(asked)).prompt
+        assert prompt == [*MESSAGES, {"role": "assistant", "content": "Meow"}, *MESSAGES]
+    with pytest.raises(ValidationError, match=r"messages\.0\.tool_calls"):
+        ChatRequest.model_validate({"messages": [{**MESSAGES[0], "tool_calls": [{"id": "a"}]}]})
 
 
 def test_json_by_schema_streams_too(folder: Path) -> None:
