@@ -121,7 +121,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         drafter: DrafterId = offer.drafter
         pool, roster = self._scheduler.pool, self._scheduler.roster
         figures = pool.figures(drafter)
-        uptime_s = max(self._clock.now_s() - self._began_s, 1e-9)
+        uptime_s = max(self._clock.now_s() - figures.joined_s, 1e-9)
         return pb.DrafterStatus(
             name=drafter,
             kind=offer.kind,

@@ -22,6 +22,7 @@ from router.target_text import TargetText
 __all__ = ["Admission", "FrontLimits", "Understood"]
 
 _PUNCTUAL = 1.5  # an estimate is right on average, and of those who are accepted nearly all are to be in time
+_MOST_NAMED = 12  # drafters in a refusal; a fleet may have hundreds
 _THREAD_FROM = 4_000  # characters from which a prompt is encoded in a thread, not between two rounds
 
 
@@ -177,6 +178,8 @@ class Admission:
         known = {member.drafter for member in self._scheduler.roster.members}
         for drafter in asked.speculation.drafters:
             if drafter not in known:
-                raise NotFound(f"drafter {shown(drafter)} is not in the fleet; there are {', '.join(sorted(known))}")
+                some = ", ".join(sorted(known)[:_MOST_NAMED])
+                more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
+                raise NotFound(f"drafter {shown(drafter)} is not in the fleet; there are {some}{more}")
         if asked.speculation.max_draft is not None and not 1 <= asked.speculation.max_draft <= 64:
             raise InvalidArgument(f"max_draft is {asked.speculation.max_draft}; it is from 1 to 64")

@@ -1,9 +1,9 @@
 """How much a drafter may say: what it was asked for, and a good deal more, but no flood.
 
-Every wish allows its nodes twice, and every order a few words besides, so that an honest drafter never comes near the
-bound however late it is; what is over it was asked for by nobody. No clock and no rate: a fleet that decides tokens
-faster allows more, one that is idle allows nothing new. Messages have a rate besides, because each one costs time,
-whatever it says: beyond it the router is slower to read, and the sender has to wait.
+Every wish allows its nodes twice, and where each of them hangs, and every order a few words besides, so that an honest
+drafter never comes near the bound however late it is; what is over it was asked for by nobody. No clock and no rate: a
+fleet that decides tokens faster allows more, one that is idle allows nothing new. Messages have a rate besides, because
+each one costs time, whatever it says: beyond it the router is slower to read, and the sender has to wait.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class DrafterAllowance:
     def __init__(self) -> None:
         self._left = _SPARE
         self._standing: dict[SequenceId, int] = {}
-        """Nodes wished for each sequence that it has open, those of a standing wish after every commit again."""
+        """What the nodes wished for each sequence that it has open may cost, after every commit again where the wish
+        stands."""
 
     def grant(self, orders: DrafterOrders) -> None:
         """It is being asked for this."""
@@ -37,11 +38,13 @@ class DrafterAllowance:
         for opened in orders.open:
             self._standing[opened.sequence] = 0
         for wish in orders.want:
-            self._standing[wish.sequence] = wish.num_nodes
-            self._left += 2 * wish.num_nodes + _WORDS
+            # Each node may come in a draft of its own, which says where it hangs.
+            each = 2 + _cost_of_path(len(wish.below) + wish.max_depth)
+            self._standing[wish.sequence] = wish.num_nodes * each
+            self._left += wish.num_nodes * each + _WORDS
         for news in orders.commit:
-            self._left += 2 * self._standing.get(news.sequence, 0) + len(news.tokens) + _WORDS
-        most = _SPARE + _SAVED * sum(2 * num_nodes + _WORDS for num_nodes in self._standing.values())
+            self._left += self._standing.get(news.sequence, 0) + len(news.tokens) + _WORDS
+        most = _SPARE + _SAVED * sum(nodes + _WORDS for nodes in self._standing.values())
         self._left = min(self._left, most)
 
     def spend(self, message: fleet_pb2.Drafts) -> bool:
@@ -50,13 +53,17 @@ class DrafterAllowance:
             return False
         cost = 1 + len(message.evidence) + max(len(message.steps) - _FREE_STEPS, 0)
         for draft in message.drafts:
-            cost += 1 + len(draft.nodes) + len(draft.below) // 16
+            cost += 1 + len(draft.nodes) + _cost_of_path(len(draft.below))
             if cost > self._left:
                 break
         if cost > self._left:
             return False
         self._left -= cost
         return True
+
+
+def _cost_of_path(num_tokens: int) -> int:
+    return num_tokens // 16
 
 
 class Pace:

@@ -21,6 +21,7 @@ from router.orders import (
     DrafterOffer,
     DrafterOrders,
     Drafts,
+    Evidence,
     TokensDecided,
     num_logprobs_wanted,
 )
@@ -45,6 +46,7 @@ _CLEARLY = 0.05  # better than the best at work, in agreement
 class DrafterFigures:
     """What one drafter did since it joined."""
 
+    joined_s: float = 0.0
     num_draft_tokens: int = 0
     num_checked_tokens: int = 0
     num_accepted_tokens: int = 0
@@ -72,18 +74,25 @@ class _Connected:
     """The sequences that it has open, and whether it is to draft for them."""
     unjudged: dict[SequenceId, int] = field(default_factory=dict)
     """How many decided tokens it was told of each sequence, and has not judged: there is evidence of no more."""
-    figures: DrafterFigures = field(default_factory=DrafterFigures)
+    followed: Counter[SequenceId] = field(default_factory=Counter)
+    """So many of these it was told while it did not draft, and what it says about no more counts: of whoever drafts,
+    the drafts are judged."""
+    figures: DrafterFigures
     silence: Silence
 
-    def judges(self, sequence: SequenceId, num_tokens: int) -> None:
-        """It says how often it would have been right; refused where it cannot know that."""
-        left = self.unjudged.get(sequence, 0)
-        if num_tokens > left:
+    def judges(self, evidence: Evidence) -> tuple[int, int]:
+        """It says how often it would have been right; refused where it cannot know that. How many tokens of it count,
+        and with how many of them it agrees."""
+        sequence, left = evidence.sequence, self.unjudged.get(evidence.sequence, 0)
+        if evidence.num_tokens > left:
             raise InvalidArgument(
-                f"drafter {self.offer.drafter} judges {num_tokens} tokens of sequence {sequence}; there are {left} "
-                "that it was told and has not judged"
+                f"drafter {self.offer.drafter} judges {evidence.num_tokens} tokens of sequence {sequence}; there are "
+                f"{left} that it was told and has not judged"
             )
-        self.unjudged[sequence] = left - num_tokens
+        self.unjudged[sequence] = left - evidence.num_tokens
+        num_tokens = min(evidence.num_tokens, self.followed[sequence])
+        self.followed[sequence] -= num_tokens
+        return num_tokens, max(evidence.num_agreed - (evidence.num_tokens - num_tokens), 0)
 
 
 class DrafterPool:
@@ -118,6 +127,7 @@ class DrafterPool:
             offer=offer,
             link=link,
             rank=self._rank(offer.drafter),
+            figures=DrafterFigures(joined_s=self.clock.now_s()),
             silence=Silence(prefill_s_per_token=offer.prefill_s_per_token),
         )
         for sequence in running:
@@ -197,7 +207,9 @@ class DrafterPool:
             if sequence.id in connected.following:
                 connected.orders.commit.append(news)
                 connected.unjudged[sequence.id] += len(news.tokens)
-                if asks_anew and connected.following[sequence.id]:
+                if not connected.following[sequence.id]:
+                    connected.followed[sequence.id] += len(news.tokens)
+                elif asks_anew:
                     connected.orders.wish(wish(sequence))
 
     def went_without(self, sequence: RoutedSequence) -> None:
@@ -233,6 +245,7 @@ class DrafterPool:
         for step in drafts.steps:
             figures.num_steps += 1
             self.roster.observe_step(drafter, num_sequences=step.num_sequences, elapsed_s=step.elapsed_s)
+        has_asked = False
         for draft in drafts.drafts:
             sequence = sequences.get(draft.sequence)
             if sequence is None or draft.epoch != sequence.epoch or drafter not in sequence.drafting.members:
@@ -249,15 +262,18 @@ class DrafterPool:
                 sequence.finished_drafters.add(drafter)
             elif sequence.steps.answered(drafter, draft.below):
                 self._step(sequence)
+                has_asked = True
+        if has_asked:
+            self.flush()  # those that step together go on at once, whatever the target is doing
         is_better = False
         for evidence in drafts.evidence:
             sequence = sequences.get(evidence.sequence)
             if sequence is None or evidence.epoch != sequence.epoch or drafter not in sequence.drafting.members:
                 self.num_stale += 1
                 continue
-            connected.judges(evidence.sequence, evidence.num_tokens)
+            num_tokens, num_agreed = connected.judges(evidence)
             drafting = sequence.drafting
-            drafting.followed(drafter, num_tokens=evidence.num_tokens, num_agreed=evidence.num_agreed)
+            drafting.followed(drafter, num_tokens=num_tokens, num_agreed=num_agreed)
             best = max((drafting.scores.score(other) for other in drafting.drafters), default=0.0)
             is_better |= drafter not in drafting.drafters and drafting.scores.score(drafter) > best + _CLEARLY
         return is_better
@@ -323,7 +339,9 @@ class DrafterPool:
         return self._order[DrafterId(entry)] if entry is not None else len(self._order), drafter
 
     def _first(self, sequence: RoutedSequence) -> tuple[DrafterId, ...]:
-        able = sorted(sequence.drafting.members & self._connected.keys(), key=lambda each: self._connected[each].rank)
+        members = sequence.drafting.members & self._connected.keys()
+        able = [drafter for drafter in members if not self._connected[drafter].silence.is_paused]
+        able.sort(key=lambda each: self._connected[each].rank)
         return tuple(able[: sequence.parts.max_drafters])
 
     def _choose_fusion(self, sequence: RoutedSequence, round_s: float) -> bool:
@@ -418,6 +436,7 @@ class DrafterPool:
     def _close(self, sequence: RoutedSequence) -> None:
         for connected in self._connected.values():
             connected.unjudged.pop(sequence.id, None)
+            connected.followed.pop(sequence.id, None)
             connected.silence.let_off(sequence.id, self.clock.now_s())
             if connected.following.pop(sequence.id, None) is not None:
                 connected.orders.end(sequence.id)

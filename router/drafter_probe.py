@@ -1,8 +1,8 @@
 """A first look at a drafter that joins: how often the target agrees with it on a short text of the target's own.
 
 A drafter that was quantised badly, or was made for another model, loads and drafts and is never right, and nobody would
-know (peers' users complain of just that). So each one that brings a model drafts for one short answer by itself, before
-or beside the clients' requests; what came of it is logged, and told with its status.
+know (peers' users complain of just that). So each one that brings a model drafts for one short answer by itself, beside
+the clients' requests and never before one that waits; what came of it is logged, and told with its status.
 """
 
 from __future__ import annotations
@@ -49,22 +49,51 @@ class _Count:
 
     def fail(self, code: str, reason: str) -> None:
         _log.warning("a drafter could not be probed: %s: %s", code, reason)
+        self.at_end()
 
 
 class DrafterProbes:
-    """`encode` is the target's; without a target there is nothing to agree with, and nothing is probed."""
+    """`encode` is the target's; without a target there is nothing to agree with, and nothing is probed. One probe runs
+    at a time, and begins when no client's request waits."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.acceptance: dict[DrafterId, float] = {}
-        """Of those that were probed: accepted tokens by drafted ones."""
+        """Of those in the fleet that were probed: accepted tokens by drafted ones."""
         self._scheduler = scheduler
         self._num_probes = 0
+        self._waiting: dict[DrafterId, list[int]] = {}
+        self._running: RoutedSequence | None = None
 
     def begin(self, drafter: DrafterId, encode: Callable[[str], list[int]], *, max_context: int) -> None:
-        """Submits the probe; its result comes when there was time for it."""
+        """Asks for a probe of a drafter that has joined; its result comes when there was time for it."""
         tokens = encode(_PROMPT)
         if not tokens or len(tokens) + _NUM_TOKENS > max_context:
             return
+        self._waiting[drafter] = tokens
+        self.go_on()
+
+    def forget(self, drafter: DrafterId) -> None:
+        """It has left, and its probe with it."""
+        self.acceptance.pop(drafter, None)
+        self._waiting.pop(drafter, None)
+        probe = self._running
+        if probe is not None and drafter in (probe.allowed_drafters or ()):
+            self._running = None
+            self._scheduler.cancel(probe.id)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Begins the next probe if nobody is in its way."""
+        scheduler = self._scheduler
+        is_free = scheduler.verifier is not None and len(scheduler.running) < scheduler.max_running
+        if is_free and self._waiting and self._running is None and not scheduler.waiting:
+            drafter = next(iter(self._waiting))
+            self._running = self._probe(drafter, self._waiting.pop(drafter))
+            scheduler.submit(self._running)
+
+    # Inside
+
+    def _probe(self, drafter: DrafterId, tokens: list[int]) -> RoutedSequence:
         self._num_probes += 1
         allowed = frozenset({drafter})
         output = _Count()
@@ -82,10 +111,11 @@ class DrafterProbes:
             allowed_drafters=allowed,
             priority=_LAST,
         )
-        output.at_end = lambda: self._tell(drafter, sequence)
-        self._scheduler.submit(sequence)
+        output.at_end = lambda: self._ended(drafter, sequence)
+        return sequence
 
-    def _tell(self, drafter: DrafterId, sequence: RoutedSequence) -> None:
+    def _ended(self, drafter: DrafterId, sequence: RoutedSequence) -> None:
+        self._running = None
         figures = sequence.figures
         if figures.num_draft_tokens == 0:
             _log.warning("drafter %s drafted nothing when it was probed", drafter)

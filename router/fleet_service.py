@@ -109,7 +109,6 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         check_worker("verifier" if stream.is_verifier else "drafter")
         match hello.WhichOneof("message"):
             case "verifier_hello":
-                self._replace(hello.verifier_hello.name, stream)
                 name, reading = self._admit_verifier(hello.verifier_hello, stream), self._read_verifier(messages)
             case "drafter_hello":
                 who = Stranger(name=hello.drafter_hello.name, certificate=stream.certificate)
@@ -158,8 +157,9 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
 
     def _admit_verifier(self, hello: fleet_pb2.VerifierHello, stream: WorkerStream) -> str:
         offer = wire.verifier_offer(hello)
-        if self.scheduler.verifier is not None:
-            raise AlreadyExists(f"verifier {self.scheduler.verifier.offer.name} serves already; this router has one")
+        serving = self.scheduler.verifier
+        if serving is not None and serving.offer.name != offer.name:
+            raise AlreadyExists(f"verifier {serving.offer.name} serves already; this router has one")
         known = self.front.offer
         if known is not None and known.model != offer.model:
             raise InvalidArgument(
@@ -171,12 +171,15 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         text = TargetText.load(
             dict(hello.tokenizer_files), vocab_size=offer.model.vocab_size, end_tokens=sorted(offer.eos_token_ids)
         )
+        # Only now: one that is refused throws nobody out.
+        self._replace(offer.name, stream)
         is_new = self.front.offer is None
         self.front.target_joined(offer, text)
         self.memories.tokenizer = offer.model.tokenizer_digest
         self.scheduler.verifier_joined(offer, _VerifierLink(stream))
         for drafter in self.scheduler.pool.offers if is_new else []:
             self._probe(drafter)
+        self.probes.go_on()
         self.loop.poke()
         return offer.name
 
@@ -223,6 +226,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             done = wire.round_done(message.round_done)
             self.loop.poke()  # before anybody hears of a token: clients are told while the next round is under way
             self.scheduler.round_done(done)
+            self.probes.go_on()
 
     async def _read_drafter(
         self, messages: AsyncIterator[fleet_pb2.FromWorker], offer: DrafterOffer, stream: WorkerStream, who: Stranger
@@ -269,6 +273,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         else:
             self.memories.left(DrafterId(name))
             self.scheduler.drafter_left(DrafterId(name))
+            self.probes.forget(DrafterId(name))
         self.loop.poke()
 
 

@@ -29,6 +29,7 @@ _PATIENCE_S = 0.5  # how long a sequence that waits for its drafter waits at mos
 _SOON_S = 0.0003  # when a draft is due that is late already
 WORTHLESS = 0.02  # accepted tokens for which nobody waits
 _CHUNK_ROWS = 128  # of prompts in a round that others decode in; more where their next token comes hardly later
+_PROMPTS_PART = 4  # so much of the rows, or a chunk, prompts have in any case, whatever drafts there are to check
 _NOTHING_WORTHLESS = Reach(least_value=WORTHLESS)
 _NEAR = 64  # tokens of context that make no difference to a price
 _HARDLY = 1.25  # times as late as without more rows
@@ -58,10 +59,10 @@ class RoundMaker:
         held = [sequence for sequence in decoding if self._is_held(sequence)]
         going = [sequence for sequence in decoding if sequence not in held]
         if not going and not reading:
-            return PlannedRound(wait_s=_PATIENCE_S if decoding else 0.0)
+            return PlannedRound(wait_s=self._patience_left_s(held) if held else 0.0)
         if held and (delay_s := self._until_all_s(held)) > 0.0:
             return PlannedRound(wait_s=delay_s)
-        frontiers = self._frontiers(going)
+        frontiers = self._frontiers(going, max_rows=self.max_rows - self._kept_for_prompts(reading))
         if not reading and (delay_s := self._wait_s(going, frontiers)) > 0.0:
             return PlannedRound(wait_s=delay_s)
         items: list[RoundItem] = []
@@ -109,6 +110,10 @@ class RoundMaker:
     def _is_patient(self, sequence: RoutedSequence) -> bool:
         return self.clock.now_s() - sequence.asked_s < _PATIENCE_S
 
+    def _patience_left_s(self, held: Sequence[RoutedSequence]) -> float:
+        """Until the first of them goes without its drafters."""
+        return max(min(s.asked_s for s in held) + _PATIENCE_S - self.clock.now_s(), _SOON_S)
+
     def _reach(self, sequence: RoutedSequence, rounds_s: Sequence[float]) -> Reach:
         drafting = sequence.drafting
         best = max(drafting.drafters or drafting.members, key=lambda each: (drafting.scores.score(each), each))
@@ -136,10 +141,16 @@ class RoundMaker:
         )
         return delay_s if delay_s < self.round_s() else 0.0
 
-    def _frontiers(self, sequences: Sequence[RoutedSequence]) -> dict[SequenceId, Frontier]:
-        """What each of them would check now. Those for which there is no room are left out."""
+    def _kept_for_prompts(self, reading: Sequence[RoutedSequence]) -> int:
+        """Rows that those who read have in any case."""
+        return min(sum(map(_num_pending, reading)), _CHUNK_ROWS, -(-self.max_rows // _PROMPTS_PART))
+
+    def _frontiers(self, sequences: Sequence[RoutedSequence], *, max_rows: int) -> dict[SequenceId, Frontier]:
+        """What each of them would check now: each goes on by a token, and nodes get the rows that are left. Those for
+        which there is no room are left out, and are the first the next time."""
+        if len(sequences) > max_rows:
+            sequences = sorted(sequences, key=lambda s: (-s.priority, s.decided_s))[:max_rows]
         fixed = {s.id: self._fixed(s) for s in sequences if not (s.parts.is_budgeted and self.cost)}
-        num_fixed = sum(1 + len(nodes) for nodes in fixed.values())
         ready = [
             Ready(
                 sequence=s.id,
@@ -151,14 +162,16 @@ class RoundMaker:
             for s in sequences
             if s.id not in fixed
         ]
+        self._budget.max_rows = max_rows - len(fixed)
         chosen = dict(self._budget.choose(ready, self.cost).nodes) if ready else {}
         frontiers = {s.id: s.drafting.tree.frontier_of(chosen[s.id]) for s in sequences if s.id in chosen}
-        room = self.max_rows - sum(1 + len(frontier.ids) for frontier in frontiers.values())
-        for s in sequences:
-            if s.id in fixed and room > 0:
-                nodes = fixed[s.id][: room - 1] if num_fixed > room else fixed[s.id]
-                frontiers[s.id] = s.drafting.tree.frontier_of(nodes)
-                room -= 1 + len(nodes)
+        room = max_rows - len(sequences) - sum(map(len, chosen.values()))
+        # What those with few nodes leave is there for the others, so the fewest come first.
+        drafted = sorted((s for s in sequences if s.id in fixed), key=lambda s: len(fixed[s.id]))
+        for num_before, s in enumerate(drafted):
+            nodes = fixed[s.id][: room // (len(drafted) - num_before)]
+            frontiers[s.id] = s.drafting.tree.frontier_of(nodes)
+            room -= len(nodes)
         return frontiers
 
     def _fixed(self, sequence: RoutedSequence) -> list[int]:
@@ -225,19 +238,18 @@ class RoundMaker:
     ) -> None:
         room = self.max_rows - sum(1 + len(item.nodes) for item in items)
         room = min(room, self._chunk_rows(items)) if is_shared else room
+        rows = _shared_out(room, reading)
+        spare = room - sum(rows.values())
         for sequence in reading:
-            num_pending = len(sequence.tokens) - sequence.num_sent
-            if room <= 0:
-                return
-            if num_pending <= room:
-                # The last chunk decides a token, and drafts that are there already come along.
-                spare = min(room - num_pending, sequence.max_draft, sequence.num_left - 1)
-                nodes = self._fixed(sequence)[: max(spare, 0)]
-                items.append(self._item(sequence, sequence.drafting.tree.frontier_of(nodes), None))
-                room -= num_pending + len(nodes)
+            if not (num_rows := rows[sequence.id]):
+                continue
+            if num_rows < _num_pending(sequence):
+                items.append(self._item(sequence, Frontier(position=sequence.position), num_rows))
             else:
-                items.append(self._item(sequence, Frontier(position=sequence.position), room))
-                room = 0
+                # The last chunk decides a token, and drafts that are there already come along.
+                nodes = self._fixed(sequence)[:spare]
+                items.append(self._item(sequence, sequence.drafting.tree.frontier_of(nodes), None))
+                spare -= len(nodes)
             chosen.append(sequence)
 
     def _chunk_rows(self, items: Sequence[RoundItem]) -> int:
@@ -267,6 +279,24 @@ class RoundMaker:
             nodes=frontier.nodes,
             masks=masks,
         )
+
+
+def _num_pending(sequence: RoutedSequence) -> int:
+    """Tokens of it that the verifier was not asked to compute yet; the last one may have to be asked for again."""
+    return max(len(sequence.tokens) - sequence.num_sent, 1)
+
+
+def _shared_out(room: int, reading: Sequence[RoutedSequence]) -> dict[SequenceId, int]:
+    """Rows for prompts: of those that are as important the shortest first, so that a long one does not hold up those
+    behind it. Half are the first one's, so that short ones do not hold it up for ever either."""
+    rows: dict[SequenceId, int] = {}
+    kept = min(_num_pending(reading[0]), room // 2) if reading else 0
+    room -= kept
+    for sequence in sorted(reading, key=lambda sequence: (-sequence.priority, _num_pending(sequence))):
+        room += kept if sequence is reading[0] else 0
+        rows[sequence.id] = min(_num_pending(sequence), room)
+        room -= rows[sequence.id]
+    return rows
 
 
 def _num_steps(sequence: RoutedSequence) -> int:

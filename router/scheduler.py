@@ -333,7 +333,8 @@ class Scheduler:
 
     def _failed(self, sequence: RoutedSequence, failure: Failure) -> None:
         sequence.drafting.tree.abandon()
-        if failure.code in ("Stale", "OutOfBlocks"):
+        has_no_room = failure.code == "OutOfBlocks" and len(self.running) > 1  # alone it will never have more
+        if failure.code == "Stale" or has_no_room:
             # It is the verifier that knows too little of it, or has no room now: begin again.
             self.figures.num_stale += failure.code == "Stale"
             self._orders.end(sequence.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,9 @@ from router.metrics.histogram import MOMENT_S, Histogram
 from router.scheduler import Scheduler
 
 __all__ = ["SchedulingLoop"]
+
+_log = logging.getLogger(__name__)
+_RETRY_S = 0.2  # after a tick that failed: whatever else happens meanwhile waits, and the log is not flooded
 
 
 class SchedulingLoop:
@@ -42,7 +46,13 @@ class SchedulingLoop:
             self._timer = None
         began_s, wall_s = time.thread_time(), self.scheduler.clock.wall_s()
         num_sent = self.scheduler.num_sent
-        after_s = self.scheduler.tick()
+        try:
+            after_s = self.scheduler.tick()
+        except Exception:  # noqa: BLE001  # without another tick all would stand still, and the next may go well
+            _log.exception("a tick of the scheduler failed; the next follows in %s s", _RETRY_S)
+            self._is_due = True
+            asyncio.get_running_loop().call_later(_RETRY_S, self._tick)
+            return
         self.tick_s.observe(time.thread_time() - began_s)
         if self.scheduler.num_sent > num_sent:
             self._on_tick(wall_s, self.scheduler.clock.wall_s())

@@ -62,6 +62,7 @@ class SequelMaker:
         return (
             bool(self.cost and running)
             and len(planned.items) == len(running)
+            and all(sequence.is_in_round for sequence in running)
             and all(
                 item.num_pending is None and not item.masks and _may_go_on(sequence)
                 for item, sequence in zip(planned.items, planned.sequences, strict=True)

@@ -58,7 +58,8 @@ __all__ = [
 _MAX_NODES = 4096  # of one draft: more is no tree that anyone asked for
 _MAX_PARTS = 4096  # drafts, steps or evidence in one message, tokens in one path
 _MAX_CAPACITY = 65536  # sequences
-_LEAST_S = 1e-7  # for a step: no machine takes less
+_MAX_TREE = 64  # nodes of a sequence in a round, by what may be asked for; they lie in cache blocks of their own
+_LEAST_S, _MOST_S = 1e-7, 3600.0  # for a step: no machine takes less or more
 _WORDS = re.compile(r"[ -~]{0,200}", re.ASCII)
 
 
@@ -211,7 +212,7 @@ def verifier_offer(hello: fleet_pb2.VerifierHello) -> VerifierOffer:
         name=hello.name or "verifier",
         model=identity_of(hello.model),
         num_ranks=hello.num_ranks,
-        max_context=hello.max_context,
+        max_context=min(hello.max_context, _tokens_cached(hello)),
         max_batch_rows=hello.max_batch_rows,
         num_blocks=hello.num_blocks,
         block_tokens=hello.block_tokens,
@@ -220,6 +221,12 @@ def verifier_offer(hello: fleet_pb2.VerifierHello) -> VerifierOffer:
         probes=tuple(_report(report) for report in hello.probes),
         device=hello.device,
     )
+
+
+def _tokens_cached(hello: fleet_pb2.VerifierHello) -> int:
+    """Of one sequence that has the whole cache, beside its tree: what is longer could never end."""
+    tree = -(-_MAX_TREE // hello.block_tokens)
+    return max(hello.num_blocks - tree, 1) * hello.block_tokens
 
 
 def drafter_offer(hello: fleet_pb2.DrafterHello) -> DrafterOffer:
@@ -371,10 +378,11 @@ def logprob_of(logprob: types_pb2.TokenLogprob) -> TokenLogprob:
 
 
 def _report(report: fleet_pb2.StepReport) -> StepReport:
-    if not (_is_time(report.elapsed_s) and report.elapsed_s >= _LEAST_S and report.num_rows >= 1):
+    is_step = _LEAST_S <= report.elapsed_s <= _MOST_S  # NaN fails this too
+    if not (is_step and report.num_rows >= 1 and report.num_sequences >= 1):
         raise InvalidArgument(
-            f"a step of {report.num_rows} rows took {report.elapsed_s} s; right are 1 row or more and {_LEAST_S} s "
-            "or more"
+            f"a step of {report.num_rows} rows of {report.num_sequences} sequences took {report.elapsed_s} s; right "
+            f"are 1 or more of each, and {_LEAST_S} to {_MOST_S:g} s"
         )
     return StepReport(
         num_rows=report.num_rows,

@@ -125,7 +125,8 @@ class _Share:
 
 
 class RoundBudget:
-    """See the module. Remembers the last round's length only. `overhead_s`: what a round takes besides its step."""
+    """See the module. Remembers the last round's length only. `max_rows` may be set anew for each round; `overhead_s`
+    is what a round takes besides its step."""
 
     def __init__(
         self, *, max_rows: int, overhead_s: float = 0.0, steadiness: float = 0.0005, caution: float = 0.1

@@ -13,6 +13,7 @@ Three levels, each the prior of the next, so that few verdicts already say somet
 3. *A curve for each depth*, with the pooled one as its prior; a depth without data is the pooled curve.
 
 Everything fades with a horizon counted in observations, so a drafter that changes is followed. No clock is needed.
+Drafters that have left are remembered, for they may come back, but not more and more of them.
 
 What may be learned from: a node whose parent was accepted, with whether the target chose it. Below a rejected parent
 nothing was tested. The calibrated figure is never used to decide a token, so an error costs speed and nothing else.
@@ -32,6 +33,7 @@ from speculation.scores import ScoreKind
 __all__ = ["Calibrator", "Source"]
 
 _POOLED_PRIOR, _DEPTH_PRIOR, _RATIO_PRIOR = 2.0, 8.0, 2.0
+_MAX_SOURCES = 1024  # more than there can be drafters in a fleet, with all their kinds
 _ERROR_HORIZON = 5.0  # errors are averaged over so many times the horizon: they are of use only when steady
 
 Source = tuple[DrafterId, ScoreKind]
@@ -140,9 +142,11 @@ class Calibrator:
         return min(int(score * self.num_bins), self.num_bins - 1)
 
     def _source(self, key: Source) -> SourceCurves:
-        source = self._sources.get(key)
-        if source is None:
-            source = self._sources[key] = SourceCurves(num_bins=self.num_bins, horizon=self.horizon)
+        """The one that something is learned about; that which nothing was learned about for longest makes room."""
+        source = self._sources.pop(key, None) or SourceCurves(num_bins=self.num_bins, horizon=self.horizon)
+        self._sources[key] = source
+        if len(self._sources) > _MAX_SOURCES:
+            del self._sources[next(iter(self._sources))]
         return source
 
     def _curve(self, source: SourceCurves, depth: int) -> CalibrationCurve:

@@ -38,6 +38,7 @@ MOST = 2**40
 _FEW = 16
 _ONE_BY_ONE = 16  # for so few rounds arrays take longer than a loop
 _LONGEST_WAIT = 256
+_LEAST_WEIGHT = 1e-12  # of what was not seen for millions of rounds: it is the less, and still something to divide by
 
 
 class StepCost(Protocol):
@@ -181,7 +182,8 @@ class CostTable:
         for (row, context), cell in self._cells.items():
             at = row_index[row], context_index[context]
             measured[at] = median(cell.samples)
-            weights[at] = len(cell.samples) * math.exp((cell.last_seen - self.num_observed) / self.memory)
+            freshness = math.exp((cell.last_seen - self.num_observed) / self.memory)
+            weights[at] = len(cell.samples) * max(freshness, _LEAST_WEIGHT)
         self._rows = [self._row_at[label] for label in row_labels]
         self._contexts = [self._context_at[label] for label in context_labels]
         rows, contexts = np.array(self._rows), np.array(self._contexts)

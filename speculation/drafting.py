@@ -68,7 +68,7 @@ class Drafting:
         self._calibrator = calibrator
         self._first_position = len(tokens)
         self._committed: list[int] = []
-        self._silent: set[DrafterId] = set()
+        self._heard: set[DrafterId] = set()  # since the last verdict, about the next token or what may follow it
 
     def join(self, drafter: DrafterId, prior: float, *, has_logits: bool) -> None:
         """A drafter that may draft or follow from now on; `has_logits`: its confidences come from a model."""
@@ -97,8 +97,8 @@ class Drafting:
     ) -> list[int | None]:
         """Puts a drafter's nodes into the tree, below the path `below` from `position` (default: the root's).
 
-        The tree's id of each node, None for one that is not in it: it found no place, or is committed by now. No nodes
-        at all is news too: asked for some, the drafter had nothing to say about the next token.
+        The tree's id of each node, None for one that is not in it: it found no place, or is committed by now. Whoever
+        speaks and has no word about the next token in the tree when that is decided did not know it.
         """
         kind = self._kind_of.get(drafter)
         if kind is None:
@@ -108,9 +108,10 @@ class Drafting:
         self._voices[drafter] = voice_weight(
             score, max((self.scores.score(one) for one in self.drafters), default=score)
         )
-        start = self._place(self.tree.next_position if position is None else position, below)
-        if not nodes and start == self.tree.root:
-            self._silent.add(drafter)
+        position = self.tree.next_position if position is None else position
+        start = self._place(position, below)
+        if position == self.tree.next_position:
+            self._heard.add(drafter)
         places: list[_Place] = []
         for node in nodes:
             parent = start if node.parent == ROOT else places[node.parent]
@@ -127,6 +128,7 @@ class Drafting:
     def settle(self, verdict: Verdict) -> Settled:
         """Re-roots the tree, and learns. A verdict that came too late changes nothing."""
         checked = self.tree.in_flight is not None and len(self.tree.in_flight.ids) > 0
+        knew = {drafter for child in self.tree[self.tree.root].children.values() for drafter in child.said}
         settled = self.tree.settle(verdict)
         if settled.stale:
             return settled
@@ -139,10 +141,9 @@ class Drafting:
         for first in _first_choices(settled.tested):
             if first.drafter in self._kind_of:
                 self.scores.drafted(first.drafter, confidence=first.confidence, chosen=first.chosen)
-        spoke = {each.drafter for each in settled.tested}
-        for drafter in (self._silent - spoke) & self._kind_of.keys():
+        for drafter in (self._heard - knew) & self._kind_of.keys():
             self.scores.followed(drafter, 0.0)
-        self._silent.clear()
+        self._heard.clear()
         return settled
 
     # Inside

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
 from contracts.errors import InvalidArgument
 from speculation.cost import StepCost
@@ -62,14 +64,16 @@ def wait_s(
     best *= 1.0 + margin
     tokens = ready_tokens
     # Without a verifier to send to, what arrives meanwhile is had for nothing; only the order by time matters.
-    for draft in sorted(due, key=lambda draft: draft.in_s):
-        if draft.in_s > max(max_wait_s, busy_s):
+    at = attrgetter("in_s")
+    for in_s, drafts in groupby(sorted(due, key=at), key=at):
+        if in_s > max(max_wait_s, busy_s):
             break
-        tokens += draft.chance * draft.tokens
-        num_rows += draft.num_rows
-        num_context += draft.num_context
-        start_s = max(draft.in_s, busy_s)
+        for draft in drafts:
+            tokens += draft.chance * draft.tokens
+            num_rows += draft.num_rows
+            num_context += draft.num_context
+        start_s = max(in_s, busy_s)
         rate = tokens / (start_s + cost.cost_s(num_rows, num_context) + overhead_s)
         if rate > best:
-            best_s, best = draft.in_s, rate
+            best_s, best = in_s, rate
     return best_s

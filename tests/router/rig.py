@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from contracts.clock import VirtualClock
+from contracts.errors import OutOfBlocks
 from contracts.types import (
     DrafterId,
     DraftNode,
@@ -21,7 +22,7 @@ from contracts.types import (
     Verdict,
 )
 from engine.engine import Engine
-from engine.work import Verify
+from engine.work import StepResult, Verify
 from router.modes import mode_parts
 from router.orders import (
     Draft,
@@ -137,8 +138,14 @@ class EngineVerifier:
             num_pending = None if item.num_pending is None else min(item.num_pending, pending)
             work.append(Verify(sequence=item.sequence, num_pending=num_pending, nodes=item.nodes, masks=item.masks))
         began_s = self.clock.wall_s()
-        result = self.engine.step(work) if work else None
-        outcomes = result.outcomes if result is not None else ()
+        result: StepResult | None = None
+        outcomes: Sequence[object] = ()
+        if work:
+            try:
+                result = self.engine.step(work)
+                outcomes = result.outcomes
+            except OutOfBlocks as error:
+                outcomes = [error] * len(work)
         self.num_rows += [result.report.num_rows] if result is not None else []
         self.clock.advance(0.02)
         verdicts = {

@@ -167,6 +167,24 @@ def test_whoever_is_little_known_follows_and_takes_over_when_it_is_better() -> N
         scene.says(other, num_tokens=6, num_agreed=6)
 
 
+def test_who_drafts_is_judged_by_its_drafts_and_not_by_what_it_says_of_itself() -> None:
+    scene = Scene()
+    drafter, other = at_work(scene)
+    for _ in range(6):
+        scene.decide(7, 8)  # always wrong
+    score = scene.sequence.drafting.scores.score(drafter)
+    assert not scene.says(drafter, num_tokens=4, num_agreed=4), "no offence, and no evidence"
+    assert scene.sequence.drafting.scores.score(drafter) == score
+    assert scene.says(other, num_tokens=3, num_agreed=3)
+    scene.route()
+    assert at_work(scene) == (other, drafter)
+    before = scene.sequence.drafting.scores.num_tokens(other)
+    scene.decide(7, 8)
+    scene.says(other, num_tokens=4, num_agreed=4)
+    known = scene.sequence.drafting.scores.num_tokens(other)
+    assert known == pytest.approx(before + 4, abs=1.0), "one by its draft, and three that it had followed"
+
+
 def test_nobody_follows_who_is_known_or_has_no_model_or_where_nobody_is_chosen() -> None:
     scene = Scene(names=(GENERAL, EXPERT, LOOKUP))
     assert scene.heard[LOOKUP].num_wanted != 0, "without a model it does not follow"
@@ -203,8 +221,7 @@ def test_drafters_that_step_together_take_the_same_token_next(monkeypatch: pytes
             is_last=True,
         )
         drafts = Drafts(drafts=(draft,), steps=(), began_s=0.0, ended_s=0.0)
-        scene.pool.take(drafter, drafts, {scene.sequence.id: scene.sequence})
-        scene.pool.flush()
+        scene.pool.take(drafter, drafts, {scene.sequence.id: scene.sequence})  # the next question leaves with it
 
     answers(GENERAL, (), (5, 0.3), (6, 0.2))
     assert [heard.asked for heard in scene.heard.values()] == [(), ()], "the other is awaited"
@@ -228,9 +245,9 @@ def test_drafters_that_step_together_take_the_same_token_next(monkeypatch: pytes
     assert scene.heard[GENERAL].asked == (8,)
 
 
-def lone(*, prefill_s_per_token: float = 0.0) -> tuple[Scene, VirtualClock]:
+def lone(mode: str = "fleet", *, prefill_s_per_token: float = 0.0) -> tuple[Scene, VirtualClock]:
     """A drafter without a model that works for the only sequence, and reports no steps."""
-    scene = Scene(names=[LOOKUP], prefill_s_per_token=prefill_s_per_token)
+    scene = Scene(mode, names=[LOOKUP], prefill_s_per_token=prefill_s_per_token)
     clock = scene.pool.clock
     assert isinstance(clock, VirtualClock)
     assert scene.sequence.drafting.drafters == (LOOKUP,)
@@ -263,8 +280,20 @@ def test_nobody_is_blamed_for_what_was_taken_back_before_it_could_answer() -> No
     assert scene.sequence.awaits_drafts
 
 
-def test_who_was_silent_and_speaks_is_as_good_as_before() -> None:
+def test_what_is_told_of_a_drafter_is_told_since_it_joined_last() -> None:
     scene, clock = lone()
+    clock.advance(100.0)
+    scene.pool.leave(LOOKUP, [scene.sequence])
+    scene.pool.join(scene.heard[LOOKUP].offer, scene.heard[LOOKUP], [scene.sequence])
+    assert scene.pool.figures(LOOKUP).joined_s == clock.now_s()
+
+
+MODES_THAT_DRAFT = pytest.mark.parametrize("mode", ["fleet", "fleet-routing", "pearl", "vanilla"])
+
+
+@MODES_THAT_DRAFT
+def test_who_was_silent_and_speaks_is_as_good_as_before(mode: str) -> None:
+    scene, clock = lone(mode)
     clock.advance(1.5)
     scene.pool.flush()
     assert not is_given_work(scene)
@@ -272,8 +301,9 @@ def test_who_was_silent_and_speaks_is_as_good_as_before() -> None:
     assert is_given_work(scene)
 
 
-def test_who_is_silent_is_tried_again_after_pauses_that_double() -> None:
-    scene, clock = lone()
+@MODES_THAT_DRAFT
+def test_who_is_silent_is_tried_again_after_pauses_that_double(mode: str) -> None:
+    scene, clock = lone(mode)
     tried: list[int] = []
     for second in range(200):
         clock.advance(1.01)

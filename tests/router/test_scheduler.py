@@ -332,3 +332,13 @@ def test_more_than_the_cache_holds_takes_turns(model: Model) -> None:
     ]
     fleet.run()
     assert [output.tokens for output in outputs] == [plain(model, [1, 2, 3, index], SAMPLINGS[0]) for index in range(9)]
+
+
+def test_what_the_whole_cache_cannot_hold_ends_and_others_go_on(model: Model) -> None:
+    fleet = Fleet(model.engine(num_blocks=2))
+    large = fleet.submit("large", [1, 2, 3], SAMPLINGS[0], mode="off", max_tokens=60)
+    small = fleet.submit("small", [4, 5], SAMPLINGS[0], mode="off", max_tokens=4)
+    fleet.run(max_events=200)
+    assert large.failure.startswith("OutOfBlocks")
+    assert large.tokens == plain(model, [1, 2, 3], SAMPLINGS[0], len(large.tokens)), "all that there was room for"
+    assert small.tokens == plain(model, [4, 5], SAMPLINGS[0], 4)

@@ -230,3 +230,15 @@ def test_once_calibrated_the_values_of_a_frontier_add_up_to_what_gets_accepted()
 def way(tree: TokenTree, node: int) -> list[int]:
     """Ids from this node up to the root's child."""
     return [] if node == tree.root else [node, *way(tree, tree[node].parent)]
+
+
+def test_names_that_come_and_go_take_no_more_and_more_room() -> None:
+    calibrator = Calibrator()
+    teach(calibrator, CURVES["flat"], 50)
+    for number in range(1200):
+        calibrator.learn(DrafterId(str(number)), KIND, 1, 0.9, chosen=True)
+        if number % 500 == 0:
+            calibrator.learn(A, KIND, 1, 0.9, chosen=False)  # it is still there
+    known = [drafter for (drafter, _), _ in calibrator.sources()]
+    assert len(known) == 1024
+    assert {A, DrafterId("1199")} < set(known)

@@ -76,6 +76,16 @@ def test_one_hiccup_changes_nothing_and_a_new_speed_is_learned() -> None:
         assert table.cost_s(rows, rows) == pytest.approx(2.0 * SHAPES[0].cost_s(rows, rows), rel=0.02)
 
 
+def test_what_was_not_seen_for_ages_still_counts_for_something() -> None:
+    table = CostTable(memory=1.0)  # so that a thousand rounds are as long ago as millions are by default
+    for rows in (1, 4, 64):
+        table.add(rows, rows * 10, 0.02 + 0.001 * rows)
+    for _ in range(1000):
+        table.add(4, 40, 0.03)
+    costs = [table.cost_s(rows, rows * 10) for rows in (1, 4, 64)]
+    assert costs == pytest.approx([0.021, 0.03, 0.084], rel=0.05)
+
+
 def test_beyond_what_was_measured_rows_are_not_free() -> None:
     table = CostTable()
     for rows in (1, 2, 4, 8):

@@ -170,6 +170,21 @@ def test_silence_is_about_the_next_token_only() -> None:
     assert [seen.agreement for seen in drafting.scores.agreements()] == [1.0]
 
 
+def test_who_speaks_of_other_places_only_is_silent_about_the_next_token() -> None:
+    drafting = new()
+    drafting.take(ANN, chain(1))
+    drafting.take(BEN, (), below=(9,))
+    check(drafting, [1, 2])
+    drafting.take(ANN, chain(1, 2))
+    drafting.take(BEN, nodes((3, ROOT, 0.5), drafter=BEN), below=(1, 2))  # behind another's words
+    check(drafting, [7])
+    drafting.take(BEN, nodes((3, ROOT, 0.5), drafter=BEN), below=(5,))
+    drafting.take(BEN, nodes((1, ROOT, 0.0), drafter=BEN))  # a word is a word, however unsure
+    check(drafting, [1, 2])
+    seen = {each.drafter: (each.agreement, each.num_tokens) for each in drafting.scores.agreements()}
+    assert seen == {ANN: (0.5, 2), BEN: (pytest.approx(1 / 3), 3)}
+
+
 def test_a_drafter_that_spoke_after_all_is_not_silent() -> None:
     drafting = new()
     drafting.take(ANN, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from contracts.errors import InvalidArgument
@@ -33,6 +33,9 @@ def test_an_unreliable_drafter_cannot_hold_a_round() -> None:
 
 
 @given(DUES, st.floats(0, 0.05))
+@example(
+    [Due(in_s=at_s, tokens=t, num_rows=n) for at_s, t, n in ((0.06, 1.0, 5), (0.06, 0.0, 1), (0.03, 2.0, 6))], 0.047
+)
 def test_no_other_moment_is_better(dues: list[Due], busy_s: float) -> None:
     def rate(moment: float) -> float:
         here = [due for due in dues if due.in_s <= moment]

@@ -1,0 +1,133 @@
+"""Probes of drafters: in nobody's way, one at a time, and gone with the drafter."""
+
+from __future__ import annotations
+
+from contracts.clock import VirtualClock
+from contracts.types import DrafterId, ModelIdentity, SamplingParams, SequenceId, TenantId
+from router.drafter_probe import DrafterProbes
+from router.modes import mode_parts
+from router.orders import DrafterOffer, DrafterOrders, VerifierOffer, VerifierOrders
+from router.scheduler import Scheduler
+from router.sequence import RoutedSequence
+from tests.router.rig import Collected
+
+TENANT = TenantId("t")
+DRAFTERS = [DrafterId(name) for name in "abc"]
+MODEL = ModelIdentity(
+    name="m", architecture="x", vocab_size=9, tokenizer_digest="t", weights_digest="w", dtype="f", num_parameters=1
+)
+OFFER = VerifierOffer(
+    name="v",
+    model=MODEL,
+    num_ranks=1,
+    max_context=512,
+    max_batch_rows=64,
+    num_blocks=1000,
+    block_tokens=16,
+    eos_token_ids=frozenset(),
+    num_real_tokens=9,
+    probes=(),
+    device="cpu",
+)
+
+
+class Deaf:
+    def send(self, orders: VerifierOrders | DrafterOrders) -> None:
+        pass
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.scheduler = Scheduler(VirtualClock(), max_running=2)
+        self.probes = DrafterProbes(self.scheduler)
+        for drafter in DRAFTERS:
+            self.joins(drafter)
+
+    def joins(self, drafter: DrafterId) -> None:
+        offer = DrafterOffer(
+            drafter=drafter,
+            kind="model",
+            model=None,
+            has_logits=True,
+            num_logprobs=0,
+            capacity=8,
+            step_s=0.001,
+            prefill_s_per_token=0.0,
+            max_context=512,
+            device="cpu",
+        )
+        self.scheduler.drafter_joined(offer, Deaf())
+        self.probes.begin(drafter, lambda text: [1, 2, 3], max_context=512)
+
+    def leaves(self, drafter: DrafterId) -> None:
+        self.scheduler.drafter_left(drafter)
+        self.probes.forget(drafter)
+
+    def asks(self, number: int) -> None:
+        self.scheduler.submit(
+            RoutedSequence(
+                id=SequenceId(str(number)),
+                tenant=TENANT,
+                tokens=[1, 2],
+                num_prompt=2,
+                max_tokens=5,
+                sampling=SamplingParams(),
+                parts=mode_parts("off"),
+                max_draft=8,
+                drafting=self.scheduler.roster.open(TENANT, [1, 2], temperature=0.0),
+                output=Collected(5),
+            )
+        )
+
+    @property
+    def probed(self) -> list[DrafterId]:
+        """Whose probes run."""
+        self.scheduler.tick()
+        running = self.scheduler.running.values()
+        return [drafter for each in running if each.tenant != TENANT for drafter in each.allowed_drafters or ()]
+
+    def ends(self) -> None:
+        """The probe that runs."""
+        (probe,) = (each for each in self.scheduler.running.values() if each.tenant != TENANT)
+        probe.figures.num_draft_tokens = probe.figures.num_accepted_tokens = 4
+        assert probe.output.take([1] * 32, [None] * 32, ())
+        self.scheduler.cancel(probe.id)
+        self.probes.go_on()
+
+
+def test_one_at_a_time_and_never_before_who_waits() -> None:
+    scene = Scene()
+    assert (scene.probed, len(scene.scheduler.waiting)) == ([], 0), "without a target nobody is probed"
+    scene.scheduler.verifier_joined(OFFER, Deaf())
+    for number in range(3):
+        scene.asks(number)
+    scene.probes.go_on()
+    assert (scene.probed, len(scene.scheduler.waiting)) == ([], 1)
+    scene.scheduler.cancel(SequenceId("0"))
+    scene.probes.go_on()
+    assert scene.probed == [], "the third client has the place"
+    scene.scheduler.cancel(SequenceId("1"))
+    for drafter in DRAFTERS:
+        scene.probes.go_on()
+        assert scene.probed == [drafter]
+        scene.ends()
+    assert scene.probed == []
+    assert set(scene.probes.acceptance) == set(DRAFTERS)
+
+
+def test_with_a_drafter_its_probe_goes_too() -> None:
+    scene = Scene()
+    scene.scheduler.verifier_joined(OFFER, Deaf())
+    scene.probes.go_on()
+    scene.leaves(DRAFTERS[0])
+    assert scene.probed == [DRAFTERS[1]]
+    scene.leaves(DRAFTERS[2])
+    scene.ends()
+    assert scene.probed == []
+    assert scene.probes.acceptance == {DRAFTERS[1]: 1.0}
+    for _ in range(5):
+        scene.leaves(DRAFTERS[1])
+        scene.joins(DRAFTERS[1])
+        assert len(scene.scheduler.waiting) <= 1
+    assert scene.probed == [DRAFTERS[1]]
+    assert not scene.probes.acceptance
