@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from engine.message import StepMessage
 from engine.sequence import Node, Sequence
 
 __all__ = ["BatchBuilder", "Span"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +46,8 @@ class BatchBuilder:
     seeds: list[int] = field(default_factory=list)
     choice_positions: list[int] = field(default_factory=list)
     settings: list[tuple[float, float, float, float]] = field(default_factory=list)
-    edits: list[tuple[int, int]] = field(default_factory=list)
-    edit_values: list[tuple[float, float]] = field(default_factory=list)
+    edits: list[Array] = field(default_factory=list)
+    edit_values: list[Array] = field(default_factory=list)
     masks: list[bytes] = field(default_factory=list)
     masked: list[int] = field(default_factory=list)
     is_limited: bool = False
@@ -103,9 +106,9 @@ class BatchBuilder:
             sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         )
         if sequence.history.is_active or sampling.logit_bias:
-            edits = sequence.history.edits(sequence.tokens, path)
-            self.edits.extend((choice, token) for token in edits)
-            self.edit_values.extend(edits.values())
+            edited, values = sequence.history.edits(sequence.tokens, path)
+            self.edits.append(np.stack([np.full_like(edited, choice), edited], axis=1))
+            self.edit_values.append(values)
 
     def _mask(self, span: Span, masks: Items[bytes | None]) -> None:
         always = span.sequence.allowed
@@ -140,8 +143,8 @@ class BatchBuilder:
             seeds=array("seeds", self.seeds),
             positions=array("positions", self.choice_positions),
             settings=array("settings", self.settings),
-            edits=array("edits", self.edits),
-            edit_values=array("edit_values", self.edit_values),
+            edits=np.concatenate(self.edits) if self.edits else array("edits", ()),
+            edit_values=np.concatenate(self.edit_values) if self.edit_values else array("edit_values", ()),
             masks=np.frombuffer(masks, "<u1").reshape(len(self.masks), -1) if masks else array("masks", ()),
             masked=array("masked", self.masked),
         )

@@ -11,6 +11,8 @@ from contracts.errors import CheckpointError
 
 # Far above any real config or index file; keeps a wrong or hostile file from filling memory.
 MAX_JSON_BYTES = 256 * 1024 * 1024
+# The most that a count or a length can be.
+MAX_INTEGER = 2**31 - 1
 # No factor, base or epsilon of a model comes near; products of two such numbers stay exact integers or finite floats.
 MAX_NUMBER = 1e12
 
@@ -57,7 +59,7 @@ class Fields:
             return CheckpointError(f"{self._where}: {key} is missing; it must be {expected}")
         return CheckpointError(f"{self._where}: {key} is {shown(self._values[key])}; it must be {expected}")
 
-    def integer(self, key: str, default: int | None = None, *, least: int = 1, most: int = 2**31 - 1) -> int:
+    def integer(self, key: str, default: int | None = None, *, least: int = 1, most: int = MAX_INTEGER) -> int:
         value = self._values.get(key)
         if value is None:
             value = default

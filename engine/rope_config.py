@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.json_fields import Fields
+from engine.json_fields import MAX_INTEGER, Fields
 
 RopeKind = Literal["none", "linear", "llama3", "yarn"]
 Float32s = NDArray[np.float32]
@@ -78,10 +78,13 @@ def read_rope(config: Fields, where: str, *, max_context: int) -> RopeConfig:
             low_freq_factor=low,
             high_freq_factor=high,
         )
+    factor = rope.number("factor", max_context / original)
+    if factor * original > MAX_INTEGER:
+        raise rope.refuse("factor", f"at most {MAX_INTEGER / original:g} for a model trained on {original} positions")
     return RopeConfig(
         kind=kind,
         theta=theta,
-        factor=rope.number("factor", max_context / original),
+        factor=factor,
         original_max_context=original,
         beta_fast=_number_or(rope, "beta_fast", DEFAULT_BETA_FAST),
         beta_slow=_number_or(rope, "beta_slow", DEFAULT_BETA_SLOW),

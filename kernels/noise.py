@@ -182,9 +182,10 @@ def choose(
     )
     values = torch.empty(rows, num_top, dtype=torch.float32)
     tokens = torch.empty(rows, num_top, dtype=torch.int64)
+    logits = logits.contiguous()
     library.specfleet_choose(
         native.num_threads(),
-        logits.contiguous().data_ptr(),
+        logits.data_ptr(),
         rows,
         size,
         first_token,
@@ -241,7 +242,8 @@ def log_sum(
     if library is None:
         return log_sum_reference(x)
     parts = torch.empty(x.shape[0], 2, dtype=torch.float32)
-    library.specfleet_log_sum(native.num_threads(), x.contiguous().data_ptr(), x.shape[0], x.shape[1], parts.data_ptr())
+    x = x.contiguous()
+    library.specfleet_log_sum(native.num_threads(), x.data_ptr(), x.shape[0], x.shape[1], parts.data_ptr())
     return parts
 
 

@@ -11,7 +11,7 @@ import jinja2
 
 from contracts.errors import InvalidArgument, TokenizerError
 from engine.json_fields import read_json_object, shown
-from engine.text.content_marks import ContentMarks, characters_of
+from engine.text.content_marks import ContentMarks, characters_of, harmless_literals
 from engine.text.guarded_encoder import Segment
 from engine.text.template_budget import OverBudget
 from engine.text.template_sandbox import Refused, Sandbox
@@ -45,6 +45,7 @@ class ChatTemplate:
             raise TokenizerError(f"{where}, line {error.lineno}: {error.message}") from error
         except (jinja2.TemplateError, RecursionError, MemoryError, SyntaxError, ValueError) as error:
             raise TokenizerError(f"{where} is refused: {error}") from error
+        self._harmless = harmless_literals(self._compiled.literals, tokenizer.special_tokens)
         self._own_characters = set(source) | characters_of(list(tokenizer.role_tokens.values()))
 
     @staticmethod
@@ -75,9 +76,8 @@ class ChatTemplate:
         _check_json(given)
         if not messages:
             raise InvalidArgument("messages is empty; a chat needs at least one message")
-        marks = ContentMarks(
-            self._tokenizer.special_tokens, self._compiled.literals, characters_of(given) | self._own_characters
-        )
+        taken = characters_of(given) | self._own_characters
+        marks = ContentMarks(self._tokenizer.special_tokens, self._harmless, taken)
         values = {**self._tokenizer.role_tokens, **{key: marks.mark(value) for key, value in given.items()}}
         values["add_generation_prompt"] = add_generation_prompt
         # Roles were checked against ROLES, and templates compare and write them as they are.

@@ -29,27 +29,24 @@ _PRIVATE_USE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
 
 class ContentMarks:
-    """The marks for one rendering. `taken` are all characters that occur in its inputs."""
+    """The marks for one rendering. `kept` are strings that stay as they are, out of `harmless_literals`; `taken` are
+    all characters that occur in its inputs."""
 
-    def __init__(self, control_tokens: Sequence[str], literals: Iterable[str], taken: set[str]) -> None:
+    def __init__(self, control_tokens: Sequence[str], kept: frozenset[str], taken: set[str]) -> None:
         tokens = [token for token in control_tokens if token]
         unused = _unused_characters(taken)
         self._mark_of = {first: next(unused) for first in sorted({token[0] for token in tokens})}
         self._marks = str.maketrans(self._mark_of)
         self._originals = str.maketrans({mark: first for first, mark in self._mark_of.items()})
-        self._literals = frozenset(
-            literal
-            for literal in literals
-            if _is_harmless(literal, tokens) and not self._mark_of.keys().isdisjoint(literal)
-        )
-        longest_first = sorted(self._literals, key=len, reverse=True)
+        self._kept = kept
+        longest_first = sorted(kept, key=len, reverse=True)
         self._to_mark = re.compile(_any_of(re.escape(text) for text in [*longest_first, *self._mark_of]))
         self._spelled_out = re.compile(_any_of(map(self._spelling, tokens)))
 
     def mark(self, value: Any) -> Any:
         """A copy of JSON-like data with all its strings marked, dictionary keys included."""
         if isinstance(value, str):
-            return self._to_mark.sub(self._marked, value) if self._literals else value.translate(self._marks)
+            return self._to_mark.sub(self._marked, value) if self._kept else value.translate(self._marks)
         if isinstance(value, Mapping):
             return {self.mark(key): self.mark(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -73,7 +70,7 @@ class ContentMarks:
 
     def _marked(self, match: re.Match[str]) -> str:
         found = match[0]
-        return found if found in self._literals else self._mark_of[found]
+        return found if found in self._kept else self._mark_of[found]
 
     def _spelling(self, token: str) -> str:
         """Matches the mark that begins the token, where the rest follows, be it marked or the template's."""
@@ -100,12 +97,18 @@ def characters_of(value: Any) -> set[str]:
     return set()
 
 
-def _is_harmless(literal: str, control_tokens: Sequence[str]) -> bool:
-    """Whether leaving the string as it is lets no control token begin in it, be it whole or in part."""
-    return not any(
-        token.startswith(literal[start : start + len(token)])
+def harmless_literals(literals: Iterable[str], control_tokens: Sequence[str]) -> frozenset[str]:
+    """Those of the strings that would be marked, and in which no control token can begin if they are not."""
+    tokens = [token for token in control_tokens if token]
+    firsts = {token[0] for token in tokens}
+    return frozenset(text for text in literals if not firsts.isdisjoint(text) and not _begins_any(text, tokens))
+
+
+def _begins_any(literal: str, control_tokens: Sequence[str]) -> bool:
+    """Whether the string holds a control token, or ends with the beginning of one."""
+    return any(
+        token in literal or any(literal.endswith(token[:size]) for size in range(1, len(token)))
         for token in control_tokens
-        for start in range(len(literal))
     )
 
 

@@ -18,29 +18,41 @@ from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from engine.text.template_budget import (
+    MAX_SOURCE_CHARS,
     MAX_TEXT_CHARS,
     Budget,
     OverBudget,
+    check_arguments,
     check_join,
     check_operation,
     check_replacement,
-    checked_arguments,
     current_budget,
 )
 
-# Templates in use have a few kilobytes.
-MAX_SOURCE_CHARS = 256 * 1024
 _MAX_INDENT = 16
+_MAX_FREE_LITERALS = 16
 
+# Those that look at a value, or at what it holds but no deeper, and those that walk all of it.
 _FILTERS = frozenset(
-    {"abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items", "last"}
-    | {"length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "safe", "select"}
-    | {"selectattr", "sort", "sum", "title", "trim", "unique", "upper"}
+    {"abs", "count", "d", "default", "first", "float", "int", "items", "last", "length", "list", "map"}
+    | {"reject", "rejectattr", "reverse", "select", "selectattr"}
+)
+_WALKING_FILTERS = frozenset(
+    {"capitalize", "dictsort", "e", "escape", "lower", "max", "min", "safe", "sort", "title", "unique", "upper"}
+)
+_TESTS = frozenset(
+    {"boolean", "callable", "defined", "escaped", "false", "float", "integer", "iterable", "mapping", "none", "number"}
+    | {"sameas", "sequence", "string", "true", "undefined"}
+)
+_WALKING_TESTS = frozenset(
+    {"!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan", "lower"}
+    | {"lt", "ne", "upper"}
 )
 _TEXT_METHODS = frozenset(
     {"capitalize", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdecimal", "isdigit", "islower"}
@@ -70,7 +82,7 @@ class CompiledTemplate:
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja as chat templates expect it (Hugging Face's conventions), without anything that could do harm."""
 
-    intercepted_binops = frozenset(("+", "*", "**", "%"))
+    intercepted_binops = frozenset(("+", "-", "*", "**", "%"))
 
     def __init__(self) -> None:
         super().__init__(
@@ -80,18 +92,34 @@ class Sandbox(ImmutableSandboxedEnvironment):
             extensions=[LoopControlExtension, _GenerationTag],
             finalize=_output,
         )
-        self.filters = {name: _charged(self.filters[name]) for name in _FILTERS}
-        self.filters.update(
-            indent=_indent,
-            join=_join,
-            replace=_replace,
-            string=_string,
-            tojson=_to_json,
-            _each=_Counted,
-            _joined=_joined,
-        )
-        self.globals = {name: self.globals[name] for name in ("dict", "namespace", "range")}
-        self.globals["raise_exception"] = _raise_exception
+        self.filters = {
+            **{name: _charged(self.filters[name], Budget.charge_for) for name in _FILTERS},
+            **{name: _charged(self.filters[name], Budget.charge_walk) for name in _WALKING_FILTERS},
+            "indent": _indent,
+            "join": _join,
+            "replace": _replace,
+            "string": _string,
+            "sum": _charged(_sum, Budget.charge_for),
+            "tojson": _to_json,
+            "trim": _trim,
+            "_each": _Counted,
+            "_joined": _joined,
+            "_made": lambda value: current_budget.get().charge_for(value),
+            "_walked": lambda value: current_budget.get().charge_walk(value),
+        }
+        self.tests = {
+            **{name: self.tests[name] for name in _TESTS},
+            **{name: _charged(self.tests[name], Budget.charge_walk) for name in _WALKING_TESTS},
+            "divisibleby": lambda value, num: _remainder(value, num) == 0,
+            "even": lambda value: _remainder(value, 2) == 0,
+            "odd": lambda value: _remainder(value, 2) == 1,
+        }
+        self.globals = {
+            "dict": dict,
+            "namespace": _Namespace,
+            "raise_exception": _raise_exception,
+            "range": self.globals["range"],
+        }
 
     def compile_checked(self, source: str) -> CompiledTemplate:
         """Raises jinja2.TemplateError with a message that says where."""
@@ -111,23 +139,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def run(self, compiled: CompiledTemplate, variables: Mapping[str, Any]) -> str:
         """The rendered text; OverBudget, Refused, or whatever the template's own mistakes lead to."""
         token = current_budget.set(Budget())
-        pieces: list[str] = []
-        num_chars = 0
         try:
-            for piece in compiled.template.generate(variables):
-                num_chars += len(piece)
-                if num_chars > MAX_TEXT_CHARS:
-                    raise OverBudget(f"made a text of more than {MAX_TEXT_CHARS} characters")
-                pieces.append(piece)
+            return "".join(_bounded(compiled.template.generate(variables)))
         finally:
             current_budget.reset(token)
-        return "".join(pieces)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         for kind, methods in _METHODS.items():
-            if isinstance(obj, kind) and callable(value) and attr not in methods:
-                return False
-        return super().is_safe_attribute(obj, attr, value)
+            if isinstance(obj, kind):
+                return attr in methods
+        return isinstance(obj, LoopContext | Namespace) and super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> None:
         """`str.format` is not offered (see _METHODS): its widths make text of any size."""
@@ -135,9 +156,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget = current_budget.get()
         budget.charge()
+        if not isinstance(__obj, Macro):  # its own operations pay for what they do with arguments
+            args, kwargs = _paid(args, kwargs, budget.charge_walk)
         subject = getattr(__obj, "__self__", None)
         if isinstance(subject, str):
-            args = checked_arguments(subject, getattr(__obj, "__name__", ""), args)
+            check_arguments(subject, getattr(__obj, "__name__", ""), [*args, *kwargs.values()])
+        elif isinstance(subject, list | tuple):
+            budget.charge_walk(subject)
         return budget.charge_for(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -146,17 +171,52 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _Metered(NodeTransformer):
-    """Rewrites what Jinja would run without asking: loops are counted and `~` is paid for."""
+    """Rewrites what Jinja would run without asking: loops are counted; `~`, literals, slices, comparisons and keys are
+    paid for."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         self.generic_visit(node)
         num_chars = nodes.Const(_num_literal_chars(node))
-        node.iter = nodes.Filter(node.iter, "_each", [num_chars], [], None, None)
+        node.iter = _filtered(node.iter, "_each", num_chars)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:
         self.generic_visit(node)
-        return nodes.Filter(nodes.List(node.nodes), "_joined", [], [], None, None)
+        return _filtered(nodes.List(node.nodes), "_joined")
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:
+        self.generic_visit(node)
+        sides: list[nodes.Compare | nodes.Operand] = [node, *node.ops]
+        if len(sides) > 2 or not any(_is_small_constant(side.expr) for side in sides):
+            for side in sides:
+                side.expr = _filtered(side.expr, "_walked")
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
+        self.generic_visit(node)
+        if isinstance(node.arg, nodes.Slice):
+            return _filtered(node, "_made")
+        if not isinstance(node.arg, nodes.Const | nodes.Neg):
+            node.arg = _filtered(node.arg, "_walked")
+        return node
+
+    def visit_List(self, node: nodes.List) -> nodes.Expr:
+        self.generic_visit(node)
+        return node if _is_small_constant(node) else _filtered(node, "_made")
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:
+        self.generic_visit(node)
+        return node if node.ctx == "store" or _is_small_constant(node) else _filtered(node, "_made")
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Filter:
+        self.generic_visit(node)
+        return _filtered(node, "_made")
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Pair:
+        self.generic_visit(node)
+        if not isinstance(node.key, nodes.Const):
+            node.key = _filtered(node.key, "_walked")
+        return node
 
 
 class _Counted:
@@ -176,6 +236,11 @@ class _Counted:
             yield value
 
 
+class _Namespace(Namespace):
+    def __repr__(self) -> str:
+        return "<Namespace>"  # Jinja's holds all its values
+
+
 class _GenerationTag(Extension):
     """`{% generation %}` marks the assistant's words for training; for serving it changes nothing."""
 
@@ -189,6 +254,16 @@ class _GenerationTag(Extension):
         return nodes.Scope(body).set_lineno(line)
 
 
+def _filtered(node: nodes.Node, name: str, *arguments: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(node, name, list(arguments), [], None, None)
+
+
+def _is_small_constant(node: nodes.Expr) -> bool:
+    """Not worth a charge: most comparisons have one on a side, and cannot walk far."""
+    items = node.items if isinstance(node, nodes.List | nodes.Tuple) else [node]
+    return len(items) <= _MAX_FREE_LITERALS and all(isinstance(item, nodes.Const) for item in items)
+
+
 def _num_literal_chars(node: nodes.Node) -> int:
     return sum(len(data.data) for data in node.find_all(nodes.TemplateData))
 
@@ -199,19 +274,40 @@ def _output(context: Context, value: Any) -> Any:
     return value
 
 
-def _charged(function: Callable[..., Any]) -> Callable[..., Any]:
+def _charged(function: Any, charge: Callable[[Budget, Any], Any]) -> Callable[..., Any]:
     @functools.wraps(function)  # keeps the marks that say whether Jinja passes its context
     def charged(*args: Any, **kwargs: Any) -> Any:
         budget = current_budget.get()
-        for argument in args:
-            budget.charge_for(argument)
+        args, kwargs = _paid(args, kwargs, functools.partial(charge, budget))
         return budget.charge_for(function(*args, **kwargs))
 
     return charged
 
 
+def _paid(
+    args: tuple[Any, ...], kwargs: dict[str, Any], charge: Callable[[Any], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return tuple(map(charge, args)), {name: charge(value) for name, value in kwargs.items()} if kwargs else kwargs
+
+
 def _raise_exception(message: Any) -> None:
-    raise Refused(str(message))
+    raise Refused(_string(message))
+
+
+def _remainder(value: Any, num: Any) -> Any:
+    check_operation("%", value, num)
+    return value % num
+
+
+def _sum(values: Any, attribute: str | int | None = None) -> Any:
+    """Of numbers: lists would be copied at each step."""
+    return sum(values if attribute is None else [value[attribute] for value in values])
+
+
+def _trim(text: Any, chars: str | None = None) -> str:
+    subject = _string(text)
+    check_arguments(subject, "strip", [chars])
+    return subject.strip(chars)
 
 
 def _joined(parts: Sequence[Any]) -> str:
@@ -257,10 +353,22 @@ def _to_json(
     """Plain JSON: Jinja's own filter would escape what HTML minds."""
     current_budget.get().charge_text_of(value)
     width = None if indent is None else _checked_indent(indent)
-    text = json.dumps(value, ensure_ascii=False, indent=width, separators=separators, sort_keys=sort_keys)
+    encoder = json.JSONEncoder(ensure_ascii=False, indent=width, separators=separators, sort_keys=sort_keys)
+    is_plain = width is None and separators is None
+    text = encoder.encode(value) if is_plain else "".join(_bounded(encoder.iterencode(value)))
     if ensure_ascii:  # but for private-use characters: some are content marks, see content_marks.py
-        text = re.sub("[\x80-\U000effff]", lambda match: json.dumps(match[0])[1:-1], text)
+        text = re.sub("[\x80-\U000effff]+", lambda match: json.dumps(match[0])[1:-1], text)
     return str(current_budget.get().charge_for(text))
+
+
+def _bounded(pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces of a text, as long as it is not too long."""
+    num_chars = 0
+    for piece in pieces:
+        num_chars += len(piece)
+        if num_chars > MAX_TEXT_CHARS:
+            raise OverBudget(f"made a text of more than {MAX_TEXT_CHARS} characters")
+        yield piece
 
 
 def _checked_indent(width: Any) -> int:

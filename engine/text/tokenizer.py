@@ -103,20 +103,20 @@ class Tokenizer:
 
         With `allow_control_tokens` false, a control token spelled out in the text becomes ordinary characters.
         """
-        return self.encode_segments(
-            [Segment(text=text, trusted=allow_control_tokens)], add_special_tokens=add_special_tokens
-        )
+        if not allow_control_tokens:
+            return self.encode_segments([Segment(text=text, trusted=False)], add_special_tokens=add_special_tokens)
+        _check_unicode(text)
+        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def encode_segments(self, segments: Sequence[Segment], *, add_special_tokens: bool = False) -> list[int]:
         """Ids of the joined texts, where control tokens count only if they lie wholly in one trusted segment.
 
         Apart from that, the result is that of encoding the joined text: segment borders leave no trace.
         """
-        _check_unicode("".join(segment.text for segment in segments))
-        if all(segment.trusted for segment in segments):
-            text = "".join(segment.text for segment in segments)
-            return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
-        return self._guarded.encode(segments, add_special_tokens=add_special_tokens)
+        if self._normalises_control_tokens or not all(segment.trusted for segment in segments):
+            _check_unicode("".join(segment.text for segment in segments))
+            return self._guarded.encode(segments, add_special_tokens=add_special_tokens)
+        return self.encode("".join(segment.text for segment in segments), add_special_tokens=add_special_tokens)
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """Text of ids; bytes that are not UTF-8 show as U+FFFD, ids that stand for nothing as nothing."""
@@ -138,6 +138,17 @@ class Tokenizer:
     def _role_id(self, role: str) -> int | None:
         token = self.role_tokens.get(role)
         return None if token is None else self._backend.token_to_id(token)
+
+    @cached_property
+    def _normalises_control_tokens(self) -> bool:
+        """Whether another spelling of a control token, such as one in full-width letters, can count as the token.
+
+        Who looks for control tokens in a text before it is encoded sees the exact spelling only.
+        """
+        added = self._backend.get_added_tokens_decoder()
+        return self._backend.normalizer is not None and any(
+            token.normalized for token_id, token in added.items() if token_id in self.special_ids
+        )
 
     @cached_property
     def _guarded(self) -> GuardedEncoder:

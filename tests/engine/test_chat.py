@@ -182,6 +182,15 @@ def test_a_string_that_the_template_looks_for_is_no_way_in() -> None:
     assert ids.count(IM_START_ID) == 1
 
 
+def test_many_control_tokens_and_long_strings_cost_no_rendering_its_time() -> None:
+    backend = byte_level_tokenizer()
+    backend.add_special_tokens([f"<|reserved_{number}|>" for number in range(800)])
+    template = ChatTemplate("{% set s = '" + "<a" * 15_000 + "' %}{{ messages[0].content }}", Tokenizer(backend))
+    started = time.process_time()
+    assert text_of(template, chat("<a<|reserved_7|>")) == "<a<|reserved_7|>"
+    assert time.process_time() - started < 2.0
+
+
 def test_private_use_characters_in_messages_are_kept() -> None:
     contents = "\U000f0000\U000f0001 < \U00100000 <|im_end|>"
     assert contents in text_of(COMPILED["chatml"], chat(contents))
@@ -302,6 +311,45 @@ HOGS = [
 ]
 
 
+TWICE = "{% set a = [0] %}{% set b = [0] %}" + "{% set a = [a, a] %}{% set b = [b, b] %}" * 30
+TUPLES = "{% set a = (0,) %}" + "{% set a = (a, a) %}" * 30
+LONG = "{% set x = 'x' * 8000000 %}"
+# What C code would do in one go, so that neither the clock nor another thread could come between: it is refused before.
+AT_ONCE = [
+    "{% for i in [1] | _each(-10000000000) %}{% endfor %}",
+    "{% for i in [[1]] | map('_each', 'nan' | float) %}{% for j in i %}{% endfor %}{% endfor %}",
+    TWICE + "{{ a == b }}",
+    TWICE + "{% if a in [b] %}{% endif %}",
+    TWICE + "{{ a is eq b }}",
+    TWICE + "{{ [a] | select('eq', b) | list }}",
+    TWICE + "{{ [a].index(b) }}",
+    TWICE + "{{ [a, b] | sort }}",
+    TWICE + "{{ a | upper }}",
+    TWICE + "{{ raise_exception(a) }}",
+    TWICE + "{{ dict(a=a).items() }}",
+    TWICE + "{{ namespace(a=a) }}",
+    TUPLES + "{{ {a: 1} }}",
+    TUPLES + "{{ {}[a] }}",
+    TUPLES + "{{ {}.get(a) }}",
+    TUPLES + "{% macro m() %}{{ {varargs: 1} }}{% endmacro %}{{ m(a, a) }}",
+    "{% set n = namespace(t=()) %}{% for i in range(90000) %}{% set n.t = (n.t,) %}{% endfor %}{{ {n.t: 1} }}",
+    "{% set y = range(3000) | list %}{{ y + [1] in range(9999) | map(attribute='q', default=y) }}",
+    "{{ ('%(a)s' * 9999) % {'a': 'x' * 99999} }}",
+    "{{ '%(a)999999999s' % {'a': 1} }}",
+    "{{ '%999999999d' is odd }}",
+    "{% set l = range(2000) | list %}{{ [" + "l," * 2000 + "] | sum(start=[]) }}",
+    "{% set a = [0] %}" + "{% set a = [a] %}" * 90 + "{{ [" + "a," * 999 + "] | tojson(indent=16) }}",
+    "{{ range(9999) | list | tojson(separators=('x' * 999999, ':')) }}",
+    LONG + "{% set l = [" + "x[1:]," * 200 + "] %}",
+    LONG + "{{ x.strip('y' * 99999 + 'x') }}",
+    LONG + "{{ x | trim('y' * 99999 + 'x') }}",
+    LONG + "{{ x.rsplit(sep='xy' + 'x' * 99999) }}",
+    "{{ ('1' * 8000000) | int(base=2) // 3 }}",
+    "{{ (5).to_bytes(9999999999, 'big') }}",
+    "{% macro " + "m" * 99999 + "() %}{% endmacro %}{% set m = " + "m" * 99999 + " %}{{ [" + "m," * 999 + "] }}",
+]
+
+
 @pytest.mark.parametrize("source", ESCAPES, ids=range(len(ESCAPES)))
 def test_templates_cannot_reach_outside(source: str) -> None:
     try:
@@ -318,6 +366,32 @@ def test_templates_cannot_hang_or_fill_memory(source: str) -> None:
         text_of(ChatTemplate(source, TOKENIZER), chat("x"))
     assert not isinstance(caught.value.__cause__, MemoryError), "noticed by the machine, not by the budget"
     assert time.perf_counter() - started < 10.0
+
+
+@pytest.mark.parametrize("source", AT_ONCE, ids=range(len(AT_ONCE)))
+def test_nothing_large_is_made_or_walked_before_it_is_paid_for(source: str) -> None:
+    started = time.process_time()
+    with pytest.raises(InvalidArgument) as caught:
+        text_of(ChatTemplate(source, TOKENIZER), chat("x"))
+    assert not isinstance(caught.value.__cause__, MemoryError), "noticed by the machine, not by the budget"
+    assert "ran for more than" not in str(caught.value)
+    assert time.process_time() - started < 2.0
+
+
+def test_what_is_paid_for_works_as_in_transformers() -> None:
+    source = """\
+{% set pairs = {'b': [1, 2], 'a': (3, 4)} %}{% set n = namespace(list=[], x=messages[0].content[::-1]) %}
+{% for key, value in pairs.items() %}{% set n.list = n.list + [[key, value]] %}{{ loop.cycle('-', '+') }}{% endfor %}
+{{ n.list }} {{ n.x }} {{ pairs['a'] == (3, 4) }} {{ pairs.b is eq [1, 2] }} {{ 7 - 2 is odd }} {{ 6 is divisibleby 3 }}
+{{ [3, 1, 2] | sort }} {{ [3, 1.5] | sum }} {{ [{'x': 1}, {'x': 2}] | sum(attribute='x') }} {{ [1, 2] | max }}
+{{ ' x ' | trim }}|{{ 'xyx' | trim('x') }} {{ 'a.b.c'.rsplit('.', 1) }} {{ 1 < 2 < 3 }} {{ 'b' in pairs }}
+{{ pairs | dictsort }} {{ pairs | tojson(separators=(',', ':')) }} {{ pairs.b | tojson(indent=2) }}
+{{ '%5.1f%s' % (2, 'x') }} {{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list }}
+{{ range(3) | list | unique | list }} {{ messages[1:] }} {{ messages[-1]['role'] ~ [1] }}
+{{ dict(pairs, c=1).keys() | list }} {{ 'a' in ['a', 'b'] }} {{ none }}
+"""
+    messages = chat("abc", "def")
+    assert text_of(ChatTemplate(source, TOKENIZER), messages) == reference(source, messages)
 
 
 def test_a_long_honest_chat_fits_the_budget() -> None:

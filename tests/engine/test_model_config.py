@@ -180,6 +180,7 @@ def test_generation_config_overrides_stop_tokens() -> None:
         (altered(rope_parameters={"rope_type": "longrope"}), '"longrope".*not supported'),
         (altered(rope_parameters={"rope_type": "linear"}), "factor is missing"),
         (altered(rope_parameters={"rope_type": "linear", "factor": 0}), "factor is 0.*above 0"),
+        (altered(rope_parameters={**YARN, "factor": 1e12}), "rope_parameters: factor is 1000000000000.*at most 524288"),
         (altered(rope_parameters={**LLAMA3, "high_freq_factor": 1.0}), "high_freq_factor is 1.0.*low_freq_factor"),
         (altered(rope_parameters={"full_attention": {"rope_type": "default"}}), "one set of parameters for all layers"),
         (altered(rope_parameters={"partial_rotary_factor": 0.5}), "fully rotated heads"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.types import ROOT, SamplingParams, SequenceId, Verdict
+from engine.history import TokenHistory
 from engine.message import StepMessage
 from engine.model_config import ModelConfig
 from engine.ranks import SingleRank
@@ -372,6 +374,52 @@ def test_penalties_count_prompt_and_answer_as_documented(model: Model) -> None:
         torch.testing.assert_close(
             torch.tensor([values[token] for token in range(320)]).double(), expected, rtol=1e-5, atol=1e-5
         )
+
+
+PENALTIES = [{}, {"repetition_penalty": 1.3}, {"presence_penalty": 0.7}, {"frequency_penalty": -0.1}]
+FEW_TOKENS = st.lists(st.integers(0, 7), max_size=6)
+
+
+@settings(max_examples=60)
+@given(
+    prompt=FEW_TOKENS,
+    commits=st.lists(FEW_TOKENS, max_size=4),
+    path=FEW_TOKENS,
+    penalties=st.lists(st.sampled_from(PENALTIES), max_size=3),
+    logit_bias=st.dictionaries(st.integers(0, 9), st.sampled_from([0.1, -100.0]), max_size=3),
+)
+def test_a_history_is_what_counting_all_tokens_again_would_give(
+    prompt: list[int],
+    commits: list[list[int]],
+    path: list[int],
+    penalties: list[dict[str, float]],
+    logit_bias: dict[int, float],
+) -> None:
+    sampling = SamplingParams(logit_bias=logit_bias, **{name: x for some in penalties for name, x in some.items()})  # type: ignore[arg-type]
+    history, tokens = TokenHistory(sampling, len(prompt)), list(prompt)
+    for commit in [[], *commits]:
+        tokens += commit
+        edited, values = history.edits(tokens, path)
+        found = dict(zip(edited.tolist(), values.tolist(), strict=True))
+        expected = {token: (1.0, bias) for token, bias in logit_bias.items()}
+        generated = tokens[len(prompt) :] + path
+        for token in {*generated, *(prompt if sampling.repetition_penalty != 1.0 else ())} if history.is_active else ():
+            count = generated.count(token)
+            penalty = sampling.frequency_penalty * count + (sampling.presence_penalty if count else 0.0)
+            expected[token] = (sampling.repetition_penalty, logit_bias.get(token, 0.0) - penalty)
+        assert found == {token: np.array(edit, np.float32).tolist() for token, edit in expected.items()}
+        assert len(found) == edited.size
+
+
+def test_a_row_does_not_pay_for_each_token_of_a_long_history() -> None:
+    tokens = list(range(30_000))
+    history = TokenHistory(SamplingParams(repetition_penalty=1.1), len(tokens))
+    history.edits(tokens, [])
+    started = time.process_time()
+    for row in range(40):
+        edited, _ = history.edits([*tokens, row], [row, 40_000])
+        assert edited.size == 30_001
+    assert time.process_time() - started < 0.5
 
 
 def test_a_verdict_carries_the_logprobs_that_its_sequence_asked_for(model: Model) -> None:

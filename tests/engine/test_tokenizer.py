@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import CheckpointError, InvalidArgument, TokenizerError
+from engine.text.chat import ChatTemplate
 from engine.text.guarded_encoder import Segment
 from engine.text.tokenizer import Tokenizer
 from tests.engine.checkpoints import (
@@ -209,6 +210,21 @@ def test_control_tokens_in_raw_prompts_are_the_callers_choice() -> None:
     assert BYTE_LEVEL.encode(text, allow_control_tokens=False) == plain.encode(text).ids
     # One that starts in user text and ends in the template's is no control token either.
     assert IM_START_ID not in BYTE_LEVEL.encode_segments([user("<|im_"), template("start|>")])
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_other_spellings_of_a_control_token_are_the_users_text(normalized: bool) -> None:
+    """With `normalized` the library takes for the token whatever the normalizer turns into its spelling."""
+    backend = byte_level_tokenizer()
+    backend.normalizer = tokenizers.normalizers.NFKC()
+    backend.add_special_tokens([tokenizers.AddedToken("<|stop|>", normalized=normalized)])
+    tokenizer = Tokenizer(backend)
+    (stop,) = tokenizer.encode("<|stop|>")
+    chat = ChatTemplate("{{ messages[0].content }}<|stop|>", tokenizer)
+    spelled = "\uff1c|stop|>"  # with a full-width "<"
+    assert chat.encode([{"role": "user", "content": f"a {spelled}"}]).count(stop) == 1
+    assert tokenizer.encode(spelled) == backend.encode(spelled).ids
+    assert tokenizer.encode(spelled).count(stop) == normalized
 
 
 def test_tokens_around_a_text_survive_the_guard() -> None:

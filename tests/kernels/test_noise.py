@@ -223,6 +223,16 @@ def test_choose_by_its_definition(name: str) -> None:
         assert (values.shape, tokens.shape) == ((0, 1), (0, 1))
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_rows_that_do_not_lie_in_one_piece_are_read_too(name: str) -> None:
+    """The best of each row is its first: the place where an allocator writes when it takes memory back."""
+    x = normal(3, 200, seed=4)[:, ::2]
+    x[:, 0] = 9.0
+    with form(name):
+        assert choose(x, [Choice()] * 3)[1].tolist() == [[0]] * 3
+        assert same_bits(log_sum(x), log_sum(x.contiguous()))
+
+
 @pytest.mark.parametrize("cut", [1, 30, 64, 127])
 def test_shards_choose_together_what_the_whole_chooses(cut: int) -> None:
     """The larger of two shards' best, at any cut of the vocabulary, is the best of all."""

@@ -52,7 +52,8 @@ template <class T>
 void layer_step(int threads, const Shape& s, const Layer& layer, const Rows& rows, const Buffers& b) {
   const CacheShape cache{s.kv_heads, s.head_dim};
   const int n = rows.count, attended_size = s.heads * s.head_dim;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
+  // Rounded once, at the end, as Python's head_dim**-0.5 is: an early rounding shows for head_dim 96 and 112.
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.head_dim)));
   T *normed = static_cast<T*>(b.normed), *queries = static_cast<T*>(b.queries);
   T *attended = static_cast<T*>(b.attended), *activated = static_cast<T*>(b.activated);
   T *keys = static_cast<T*>(layer.keys), *values = static_cast<T*>(layer.values);
