@@ -241,6 +241,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="alternations to take medians over (default 9)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures here")
     options = parser.parse_args()
+    if options.rounds < 4:
+        parser.error(f"--rounds is {options.rounds}; 4 or more have quartiles, for prompts are read in half of them")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:

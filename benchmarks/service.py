@@ -97,6 +97,7 @@ async def _measure(options: argparse.Namespace, prompts: list[Prompt]) -> list[T
         limits=limits,
         dtype=options.dtype,
         threads=options.threads,
+        prefix_cache=False,  # every turn asks the same prompts, and a mode would find what another has read
     ) as fleet:
         for together in options.together:
             for number in range(options.rounds + 1):

@@ -62,6 +62,7 @@ def _plain(paper: Paper) -> dict[str, Any]:
                 "load": each.load,
                 "system": each.system.name,
                 "tokens_per_s": each.result.tokens_per_s,
+                "full_tokens_per_s": each.result.full_tokens_per_s,
                 "mean_latency_s": each.result.mean_latency_s,
                 "p95_latency_s": each.result.latency_quantile_s(0.95),
                 "tokens_per_part": each.result.num_tokens / each.result.num_parts,

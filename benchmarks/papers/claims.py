@@ -52,13 +52,14 @@ def claims_table(paper: Paper) -> str:
 
 def systems_table(paper: Paper) -> str:
     lines = [
-        "| load | system | tokens/s | latency s | p95 s | tokens a part | rows a round | verifier busy |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| load | system | tokens/s | when full | latency s | p95 s | tokens a part | rows a round | verifier busy |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for each in paper.measured:
         of = each.result
         lines.append(
-            f"| {each.load} | {each.system.name} | {of.tokens_per_s:.1f} | {of.mean_latency_s:.2f} | "
+            f"| {each.load} | {each.system.name} | {of.tokens_per_s:.1f} | "
+            f"{f'{of.full_tokens_per_s:.1f}' if of.full_tokens_per_s else ''} | {of.mean_latency_s:.2f} | "
             f"{of.latency_quantile_s(0.95):.2f} | {of.num_tokens / of.num_parts:.2f} | "
             f"{of.num_rows / of.num_rounds:.0f} | {1.0 - of.idle_share:.0%} |"
         )

@@ -8,6 +8,7 @@ slows the other. By how much is not published for this pair: `_SHARED` is assume
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,13 +24,15 @@ __all__ = ["faser"]
 
 _SHARED = 1.3
 _STATIC = 5
+_TOGETHER = 256
 _PHASES = 4.0, 110.0, 12.0, 140.0, 8.0  # requests a second, an equal time each
 
 
 def faser(fitted: AcceptanceModel, *, num_requests: int) -> Paper:
     voice = fitted.drafters[0]
     model = fitted.with_drafters({voice: voice})
-    requests, speech = generate_requests(model, 64 + num_requests, num_tokens=(32, 48, 64), num_prompt=24, seed=13)
+    num_full = max(num_requests, 4 * _TOGETHER)  # of these so many at once: half of them neither begin nor end the run
+    requests, speech = generate_requests(model, 64 + num_full, num_tokens=(32, 48, 64), num_prompt=24, seed=13)
     verifier = VerifierMachine(
         cost=analytic_cost(MODELS["qwen3-32b"], hardware("h100")), link_s=20e-6, max_rows=2048, num_blocks=1_000_000
     )
@@ -43,7 +46,7 @@ def faser(fitted: AcceptanceModel, *, num_requests: int) -> Paper:
             verifier=verifier,
             drafters=[DrafterMachine(drafter=voice, cost=cost, link_s=link_s)],
             slowdown=MeasuredSlowdown(of={(1, 1): _SHARED}) if is_shared else None,
-            max_running=256,
+            max_running=_TOGETHER,
         )
 
     together, apart = bench("h100", 20e-6, is_shared=True), bench("l4", LINKS["datacentre"].seconds(), is_shared=False)
@@ -57,8 +60,11 @@ def faser(fitted: AcceptanceModel, *, num_requests: int) -> Paper:
         (together, System(name="fleet-pricing", parts=mode_parts("fleet-pricing"), is_ours=True)),
         (apart, System(name="fleet, drafter on an L4", parts=mode_parts("fleet"), is_ours=True)),
     ]
-    measured = [Measured(system=system, load="dynamic", result=on.open(system, _arrivals)) for on, system in runs]
-    measured += [Measured(system=system, load="all at once", result=on.closed(system, 256)) for on, system in runs]
+    dynamic = [(replace(on, requests=requests[: 64 + num_requests]), system) for on, system in runs]
+    measured = [Measured(system=system, load="dynamic", result=on.open(system, _arrivals)) for on, system in dynamic]
+    measured += [
+        Measured(system=system, load="all at once", result=on.closed(system, _TOGETHER)) for on, system in runs
+    ]
     of = {(each.load, each.system.name): each.result for each in measured}
     static = of["dynamic", "static speculation"]
     full = of["all at once", "static speculation"]
@@ -70,8 +76,8 @@ def faser(fitted: AcceptanceModel, *, num_requests: int) -> Paper:
             Claim(
                 what="throughput over static speculation, all at once",
                 theirs=1.53,
-                rebuilt=of["all at once", "FASER"].tokens_per_s / full.tokens_per_s,
-                ours=of["all at once", "fleet"].tokens_per_s / full.tokens_per_s,
+                rebuilt=of["all at once", "FASER"].full_tokens_per_s / full.full_tokens_per_s,
+                ours=of["all at once", "fleet"].full_tokens_per_s / full.full_tokens_per_s,
             ),
             Claim(
                 what="static speculation's latency over its own, dynamic load",
@@ -83,8 +89,7 @@ def faser(fitted: AcceptanceModel, *, num_requests: int) -> Paper:
         remarks=[
             f"Rates of {', '.join(f'{rate:g}' for rate in _PHASES)} requests a second follow each other; answers are a "
             "quarter of the paper's 200 tokens, and rates about four times its 26, for the same load in tokens.",
-            "Prompts are short: the service reads at most 128 rows of prompts in a round, and with the paper's "
-            "755 tokens a prompt that limit would be all that is seen, in every system.",
+            "Prompts are 24 tokens, not the paper's 755: beside answers so short, reading those would be most of it.",
             f"Overlap on one device slows both {_SHARED} times: an assumption.",
             "FASER's configuration: one drafter, lengths by price, running ahead. Its early exits are not simulated: a "
             "trace does not know what layers say.",

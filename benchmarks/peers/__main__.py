@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import math
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from benchmarks.peers.workloads import WORKLOADS, Workload, workload
 from benchmarks.service_rig import name_of
 from benchmarks.timing import describe_machine
 from contracts.errors import SpecfleetError
+from engine.checkpoint import Checkpoint
 from models.inflate import inflate, parse_size
 from models.tokenizer import load_tokenizer
 
@@ -48,6 +50,7 @@ __all__ = ["main"]
 
 _DEMO = Path(__file__).parents[2] / "models" / "demo"
 _EXPERTS = ("general", "sql", "translation", "dialogue", "data2text", "cli_help")
+_DIGITS = 12  # of a digest
 _DRAFTERS = [*(str(_DEMO / f"drafter-{name}") for name in _EXPERTS), "prompt_lookup"]
 
 
@@ -58,9 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         works = _workloads(options)
         rig = _rig(options, works)
         names = chosen(options.only, rig, _say)
-        baseline = guard.read_baseline(options.check, _conditions(options)) if options.check else None
+        conditions = _conditions(options, works)
+        baseline = guard.read_baseline(options.check, conditions) if options.check else None
         machine = ", ".join([describe_machine(), f"transformers {version('transformers')}", *versions(names, rig)])
-        record = Record(options.out, _recorded(options, names, machine), go_on=options.go_on)
+        record = Record(options.out, _recorded(options, conditions, rig, names, machine), go_on=options.go_on)
         measuring = Measuring(works=works, amounts=_amounts(options), record=record, say=_say)
         if not measuring.is_whole(names):
             with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         turns = record.turns
         report = Report(
             machine=machine,
-            conditions={**_conditions(options), "alternations": options.alternations},
+            conditions=conditions,
             turns=turns,
             rows=rows(turns),
             ratios=compared(turns),
@@ -80,8 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(report, options.out)
         wrong = [each.told for each in report.same if each.is_wrong({options.dtype, options.their_dtype})]
         if options.save_baseline:
-            ratios = guard.guarded(_guard_turns(turns))
-            guard.write_baseline(options.save_baseline, ratios, _conditions(options), report.machine)
+            guard.write_baseline(options.save_baseline, guard.guarded(_guard_turns(turns)), conditions, machine)
         if baseline is not None:
             wrong += guard.dropped(guard.guarded(_guard_turns(turns)), baseline)
     except SpecfleetError as error:
@@ -109,7 +112,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, action="append", metavar="T", help="default: 0 and 0.8")
     parser.add_argument("--together", type=_positive, action="append", metavar="N", help="default: 1, 4 and 16")
     parser.add_argument("--only", action="append", metavar="PEER", help=f"default: {', '.join(DEFAULT)}")
-    parser.add_argument("--alternations", type=_positive, default=5, metavar="N", help="turns of each (default 5)")
+    parser.add_argument(
+        "--alternations",
+        type=_positive,
+        metavar="N",
+        help=f"turns of each (default 5, and for a baseline {guard.ALTERNATIONS}, which is the least there)",
+    )
     parser.add_argument("--num-prompts", type=_positive, default=14, metavar="N", help="of a turn (default 14)")
     parser.add_argument("--max-tokens", type=_positive, default=64, metavar="N", help="of an answer (default 64)")
     parser.add_argument("--max-draft", type=_positive, default=8, metavar="N", help="draft nodes a round (default 8)")
@@ -162,6 +170,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--minutes is {options.minutes}; it must be greater than 0")
     if options.go_on and options.out is None:
         parser.error(f"--go-on is given without --out, which must be the folder with {FILE}")
+    is_guard = options.check or options.save_baseline
+    options.alternations = options.alternations or (guard.ALTERNATIONS if is_guard else 5)
+    if is_guard and options.alternations < guard.ALTERNATIONS:
+        parser.error(f"--alternations is {options.alternations}; a baseline needs {guard.ALTERNATIONS} or more")
     options.drafter = options.drafter or _DRAFTERS
     options.workload = options.workload or (WORKLOADS if options.corpus else WORKLOADS[:1])
     options.temperature = options.temperature or [0.0, 0.8]
@@ -176,10 +188,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _conditions(options: argparse.Namespace) -> dict[str, object]:
+def _conditions(options: argparse.Namespace, works: Sequence[Workload]) -> dict[str, object]:
     """What a run's ratios depend on besides the machine."""
+    models = [options.target or _DEMO / "target", *(drafter for drafter in options.drafter if Path(drafter).is_dir())]
+    asked = hashlib.sha256(repr([work.warm_up for work in works]).encode())  # the first, whatever the alternations
     return {
         "target": Path(options.target).name if options.target else f"demo target inflated to {options.params}",
+        "weights": [Checkpoint.open(model).digest()[:_DIGITS] for model in models],
+        "prompts": asked.hexdigest()[:_DIGITS],
+        "alternations": options.alternations,
         "drafters": [name_of(drafter) for drafter in options.drafter],
         "num_prompts": options.num_prompts,
         "max_tokens": options.max_tokens,
@@ -191,15 +208,33 @@ def _conditions(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _recorded(options: argparse.Namespace, names: Sequence[str], machine: str) -> dict[str, object]:
+def _recorded(
+    options: argparse.Namespace, conditions: Mapping[str, object], rig: Rig, names: Sequence[str], machine: str
+) -> dict[str, object]:
     """What must be the same for a run to go on; how much of it is measured need not."""
-    arrivals = {"arrival_s": options.arrival_s, "arrival_alternations": options.arrival_alternations}
-    return {**_conditions(options), **arrivals, "peers": list(names), "machine": machine}
+    same = {name: value for name, value in conditions.items() if name != "alternations"}
+    same |= {"arrival_s": options.arrival_s, "arrival_alternations": options.arrival_alternations}
+    # Some peers are loaded with room for so much.
+    same |= {"together": rig.together, "context": rig.context}
+    return {**same, "peers": list(names), "machine": machine}
 
 
 def _workloads(options: argparse.Namespace) -> list[Workload]:
     tokenizer = load_tokenizer(Path(options.target or _DEMO / "target") / "tokenizer.json")
-    return [workload(name, tokenizer, corpus=options.corpus, count=options.num_prompts) for name in options.workload]
+    works = [
+        workload(
+            name,
+            tokenizer,
+            corpus=options.corpus,
+            count=options.num_prompts,
+            num_alternations=options.alternations,
+        )
+        for name in options.workload
+    ]
+    for work in works:
+        if (num := len(set(work.questions))) < len(work.questions):
+            _say(f"{work.name} has {num} prompts, and {len(work.questions)} are asked: some alternations' come again")
+    return works
 
 
 def _rig(options: argparse.Namespace, works: Sequence[Workload]) -> Rig:

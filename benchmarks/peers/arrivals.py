@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
 
 from benchmarks.peers.fleet import FleetMode
 from benchmarks.peers.workloads import Workload
@@ -19,6 +19,7 @@ __all__ = ["LOADS", "Arrivals", "arrival_times", "measure_arrivals", "measure_ca
 LOADS = {"low": (0.3,), "high": (0.8,), "fluctuating": (0.2, 1.2, 0.2, 1.2)}
 """Parts of what `off` can answer; with several, each holds for an equal part of the time."""
 _CAPACITY_TOGETHER = 16
+_CAPACITY_REQUESTS = 4 * _CAPACITY_TOGETHER  # so that beginning and end, with fewer at once, are a small part
 _SHARES = (0.5, 0.9, 0.99)
 
 
@@ -66,7 +67,7 @@ async def measure_arrivals(
         times = arrival_times([part * capacity for part in LOADS[load]], seconds=seconds, seed=number)
         for mode in modes:
             began_s = time.perf_counter()
-            answers[mode.name] += await _asked(mode, work, _options(max_tokens), times)
+            answers[mode.name] += await _asked(mode, _prompts(work, number), _options(max_tokens), times)
             elapsed_s[mode.name] += time.perf_counter() - began_s
     return [
         _arrivals(load, mode.name, answers[mode.name], elapsed_s[mode.name], num_alternations * seconds)
@@ -78,7 +79,7 @@ async def measure_arrivals(
 async def measure_capacity(mode: FleetMode, work: Workload, *, max_tokens: int) -> float:
     """Requests per second that a fleet without drafts answers, when many ask at once."""
     mode.fleet.use("off")
-    prompts, options = [question.tokens for question in work.questions] * 2, _options(max_tokens)
+    prompts, options = list(islice(_prompts(work, 0), _CAPACITY_REQUESTS)), _options(max_tokens)
     load = await run_load(mode.client, prompts, options, concurrency=_CAPACITY_TOGETHER, on_answer=lambda: None)
     return len(load.answers) / load.elapsed_s
 
@@ -87,7 +88,16 @@ def _options(max_tokens: int) -> GenerateOptions:
     return {"max_tokens": max_tokens, "temperature": 0.0}
 
 
-async def _asked(mode: FleetMode, work: Workload, options: GenerateOptions, times: Sequence[float]) -> list[Answer]:
+def _prompts(work: Workload, number: int) -> Iterator[Sequence[int]]:
+    """Without end. Alternations begin with other ones."""
+    first = number % len(work.alternations)
+    turns = [*work.alternations[first:], *work.alternations[:first]]
+    return cycle(question.tokens for turn in turns for question in turn)
+
+
+async def _asked(
+    mode: FleetMode, prompts: Iterator[Sequence[int]], options: GenerateOptions, times: Sequence[float]
+) -> list[Answer]:
     mode.fleet.use(mode.name)
     began_s = time.perf_counter()
 
@@ -95,7 +105,6 @@ async def _asked(mode: FleetMode, work: Workload, options: GenerateOptions, time
         await asyncio.sleep(max(began_s + due_s - time.perf_counter(), 0.0))
         return await ask(mode.client, prompt, options)
 
-    prompts = cycle(question.tokens for question in work.questions)
     return await asyncio.gather(*(at(due_s, prompt) for due_s, prompt in zip(times, prompts, strict=False)))
 
 

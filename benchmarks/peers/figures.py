@@ -33,6 +33,7 @@ class Row:
 
     cell: Cell
     peer: str
+    num_alternations: int
     figures: dict[str, Estimate]
     accepted_at: tuple[float, ...]
     """By depth from 1, over all alternations."""
@@ -51,7 +52,8 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Same:
-    """How many of a peer's answers to a workload are, token by token, those of the first peer that answered it."""
+    """How many of a peer's answers to a workload are, token by token, those of the first peer that answered it: in each
+    alternation, which asks the same in all cells of a workload."""
 
     workload: str
     temperature: float
@@ -84,6 +86,7 @@ def rows(turns: Sequence[Turn]) -> list[Row]:
             Row(
                 cell=cell,
                 peer=peer,
+                num_alternations=len(of),
                 figures={name: bootstrapped([figure(turn) for turn in of]) for name, figure in FIGURES.items()},
                 accepted_at=tuple(sum(turn.accepted_at(depth) for turn in of) / len(of) for depth in _DEPTHS),
                 router_s=bootstrapped(router_s) if router_s else None,
@@ -120,21 +123,24 @@ def same_tokens(turns: Sequence[Turn]) -> list[Same]:
             if (turn.cell.workload, turn.cell.temperature) == (workload, temperature)
             and (is_ours(turn.peer) if ours else temperature == 0.0)
         ]
+        by_peer = _by_peer(of)
+        first = by_peer[of[0].cell, of[0].peer] if of else []
         for peer in dict.fromkeys(turn.peer for turn in of):
-            num_same = num_answers = 0
-            for turn in of:
-                if turn.peer == peer:
-                    pairs_of = zip(turn.answers, of[0].answers, strict=True)
-                    num_same += sum(answer.token_ids == first.token_ids for answer, first in pairs_of)
-                    num_answers += len(turn.answers)
+            pairs_of = [
+                pair
+                for (_, name), theirs in by_peer.items()
+                if name == peer
+                for turn, other in zip(theirs, first, strict=False)  # what the first was not asked has no other
+                for pair in zip(turn.answers, other.answers, strict=True)
+            ]
             found.append(
                 Same(
                     workload=workload,
                     temperature=temperature,
                     peer=peer,
                     reference=of[0].peer,
-                    num_same=num_same,
-                    num_answers=num_answers,
+                    num_same=sum(answer.token_ids == other.token_ids for answer, other in pairs_of),
+                    num_answers=len(pairs_of),
                 )
             )
     return list(dict.fromkeys(found))

@@ -12,7 +12,12 @@ from benchmarks.peers.figures import ASSISTED, OFF, PLAIN
 from benchmarks.peers.turns import Turn
 from contracts.errors import InvalidArgument
 
-__all__ = ["dropped", "guarded", "read_baseline", "write_baseline"]
+__all__ = ["ALTERNATIONS", "dropped", "guarded", "read_baseline", "write_baseline"]
+
+ALTERNATIONS = 9
+"""At least: of five, 95 % of the medians of resampled ones lie between the slowest and the quickest, and two such
+intervals meet even where a third is lost."""
+_WIDEST = 1 / 3  # of an interval, in parts of its median: two that wide hide a loss of about two sevenths
 
 _GUARDED = (
     (OFF, PLAIN),
@@ -27,16 +32,25 @@ _ROUTER = f"router rounds of fleet in the time of one token of {PLAIN}"
 
 def guarded(turns: Sequence[Turn]) -> dict[str, Estimate]:
     """All ratios are better when they are larger. The time that the router takes for a round is told beside a time that
-    no change of ours can move, so that it means the same on a faster machine."""
+    no change of ours can move, so that it means the same on a faster machine. Refused where they are too uncertain."""
     of = {peer: [turn for turn in turns if turn.peer == peer] for peer in {turn.peer for turn in turns}}
     if missing := {peer for pair in _GUARDED for peer in pair} - set(of):
         raise InvalidArgument(f"{', '.join(sorted(missing))} not measured; the guard's ratios need all of its peers")
+    if (count := len(of[OFF])) < ALTERNATIONS:
+        raise InvalidArgument(f"{count} alternations were measured; the guard needs {ALTERNATIONS} or more")
     found = {
         f"{peer} over {over}": ratio([t.tokens_per_s for t in of[peer]], [t.tokens_per_s for t in of[over]])
         for peer, over in _GUARDED
     }
     router_s = [turn.router_s for turn in of["fleet"] if turn.router_s is not None]
-    return {**found, _ROUTER: ratio([turn.token_s for turn in of[PLAIN]], router_s)}
+    found[_ROUTER] = ratio([turn.token_s for turn in of[PLAIN]], router_s)
+    if wide := [name for name, each in found.items() if each.high - each.low > _WIDEST * each.median]:
+        raise InvalidArgument(
+            "too uneven to tell a loss from noise: "
+            + ", ".join(f"{name} {_shown(found[name])}" for name in wide)
+            + "; measure more alternations, or while nothing else runs"
+        )
+    return found
 
 
 def dropped(now: Mapping[str, Estimate], before: Mapping[str, Estimate]) -> list[str]:

@@ -18,6 +18,8 @@ from contracts.errors import InvalidArgument
 from router.front import FrontLimits
 from router.modes import mode_parts
 from specfleet.async_client import AsyncClient
+from workers.drafters.prompt_lookup import PromptLookup
+from workers.drafters.registry import KINDS
 
 __all__ = ["DEFAULT", "Rig", "chosen", "lined_up", "versions"]
 
@@ -56,6 +58,11 @@ class Rig:
 
 def chosen(only: Sequence[str] | None, rig: Rig, say: Callable[[str], None]) -> list[str]:
     """Refuses what cannot run; of the default ones it leaves that out and says so."""
+    if remembering := sorted((KINDS.keys() - {PromptLookup.kind}).intersection(rig.drafters)):
+        raise InvalidArgument(
+            f"drafters {', '.join(remembering)} remember answers, and all modes ask one fleet the same prompts, so one "
+            f"would guess what another was told; right are checkpoint folders and {PromptLookup.kind}"
+        )
     for name in only or ():
         if name not in (*_HUGGING_FACE, *_OPTIONAL):
             mode_parts(name)
@@ -161,7 +168,7 @@ async def lined_up(names: Sequence[str], target: str, rig: Rig) -> AsyncIterator
                     limits=FrontLimits(max_draft=rig.max_draft, max_waiting=4096),
                     dtype=rig.dtype,
                     threads=rig.threads,
-                    prefix_cache=False,  # every turn asks the same prompts, and others read them each time
+                    prefix_cache=False,  # modes of one fleet ask the same prompts, and others read them each time
                 )
             )
             client = await stack.enter_async_context(AsyncClient(f"127.0.0.1:{fleet.router.port}"))

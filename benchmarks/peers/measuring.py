@@ -10,7 +10,7 @@ from itertools import product
 
 from benchmarks.peers.arrivals import LOADS, measure_arrivals, measure_capacity
 from benchmarks.peers.fleet import FleetMode
-from benchmarks.peers.peer import Peer, is_ours
+from benchmarks.peers.peer import Ask, Peer, is_ours
 from benchmarks.peers.record import Record
 from benchmarks.peers.turns import Cell, Turn, alternate
 from benchmarks.peers.workloads import Workload
@@ -59,7 +59,7 @@ class Measuring:
             num_all = self.amounts.alternations * len(cells)
             self.say(f"time is up, with {num_measured} of {num_all} alternations measured")
         if (fleets := [mode for mode in modes if mode.name == "fleet"]) and not self.record.spans:
-            question = self.works[0].questions[0]
+            question = self.works[0].warm_up[0]
             self.record.add_spans(await fleets[0].watched(question, max_tokens=self.amounts.max_tokens))
 
     def _cells(self) -> dict[Cell, Workload]:
@@ -81,7 +81,9 @@ class Measuring:
         if is_through():
             return
         max_tokens = self.amounts.max_tokens
-        async with aclosing(alternate(cell, work, peers, max_tokens=max_tokens, on_turn=tell)) as alternations:
+        first = len(self.record.alternations(cell))
+        alternations = alternate(cell, work, peers, first=first, max_tokens=max_tokens, on_turn=tell)
+        async with aclosing(alternations):
             async for turns in alternations:
                 self.record.add_alternation(turns)
                 if is_through():
@@ -89,9 +91,14 @@ class Measuring:
 
     async def _measure_arrivals(self, modes: Sequence[FleetMode], ends_s: float) -> None:
         work, amounts, record = self.works[0], self.amounts, self.record
-        for load in LOADS:
-            if load in record.arrivals or time.monotonic() >= ends_s:
-                continue
+        loads = [load for load in LOADS if load not in record.arrivals]
+        if loads and time.monotonic() < ends_s:
+            ask = Ask(max_tokens=amounts.max_tokens, temperature=0.0, seed=1, together=max(amounts.together))
+            for mode in modes:  # where a run goes on, nobody may have been asked anything yet
+                await mode.answer(work.warm_up, ask)
+        for load in loads:
+            if time.monotonic() >= ends_s:
+                return
             if (capacity := record.capacity) is None:
                 capacity = await measure_capacity(modes[0], work, max_tokens=amounts.max_tokens)
                 record.add_capacity(capacity)

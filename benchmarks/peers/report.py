@@ -97,7 +97,8 @@ def _cells(report: Report) -> Iterator[str]:
             for row in report.rows
             if row.cell == cell
         ]
-        yield f"### {cell.name}\n\n{_table(head, lines)}"
+        count = max(row.num_alternations for row in report.rows if row.cell == cell)
+        yield f"### {cell.name}: {count} alternations\n\n{_table(head, lines)}"
 
 
 def _ratio_table(ratios: Sequence[Ratio]) -> str:

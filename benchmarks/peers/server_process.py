@@ -13,6 +13,7 @@ import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,12 @@ class ServerProcess:
         return None
 
     async def answer(self, questions: Sequence[Question], ask: Ask) -> list[Said]:
-        room = asyncio.Semaphore(ask.together)
-
-        async def asked(question: Question) -> Said:
-            async with room:
-                return await asyncio.to_thread(self._say, question, ask)
-
         if self.face.forget_path is not None:
             await self._forget(self.face.forget_path)
-        return await asyncio.gather(*map(asked, questions))
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(ask.together) as threads:  # those of asyncio are few on a machine with few cores
+            asked = (loop.run_in_executor(threads, self._say, question, ask) for question in questions)
+            return await asyncio.gather(*asked)
 
     def _say(self, question: Question, ask: Ask) -> Said:
         connection = http.client.HTTPConnection(_HOST, self.port, timeout=_ANSWER_S)

@@ -63,7 +63,7 @@ def sglang_server(
         "--dtype": dtype,
         "--max-running-requests": together,
         "--max-total-tokens": together * (context + _DRAFT_ROOM),
-        "--disable-radix-cache": None,  # every turn asks the same prompts, and others read them each time
+        "--disable-radix-cache": None,  # cells ask the same prompts, and others read them each time
     }
     if device == "cpu":
         options["--disable-overlap-schedule"] = None
@@ -79,7 +79,7 @@ def sglang_server(
             path=openai_tokens.PATH,
             body=_body,
             said=partial(openai_tokens.said_of, accepted_in=None if way == "plain" else _accepted_in),
-            # It looks up what it has answered to anyone, and every turn asks the same.
+            # It looks up what it has answered to anyone, and cells ask the same.
             forget_path="/flush_cache" if way == "lookup" else None,
         ),
         together=together,

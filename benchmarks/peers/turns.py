@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from benchmarks.peers.peer import Ask, Peer, Said
 from benchmarks.peers.processes import cpu_s, forget_peak, peak_bytes
-from benchmarks.peers.workloads import Workload
+from benchmarks.peers.workloads import Question, Workload
 
 __all__ = ["Cell", "Turn", "alternate"]
 
@@ -73,26 +73,29 @@ class Turn:
 
 
 async def alternate(
-    cell: Cell, work: Workload, peers: Sequence[Peer], *, max_tokens: int, on_turn: Callable[[Turn], None]
+    cell: Cell, work: Workload, peers: Sequence[Peer], *, first: int, max_tokens: int, on_turn: Callable[[Turn], None]
 ) -> AsyncGenerator[list[Turn]]:
-    """One alternation after another, each a turn of every peer that can. Before the first each warms up by another."""
+    """One alternation after another from this one on, each a turn of every peer that can. Before the first each warms
+    up by another."""
     ask = Ask(max_tokens=max_tokens, temperature=cell.temperature, seed=1, together=cell.together)
     able = [peer for peer in peers if peer.max_together is None or cell.together <= peer.max_together]
+    if not able:
+        return
     for peer in able:
-        await _turn(cell, work, peer, ask)
-    while able:
+        await peer.answer(work.warm_up, ask)
+    for questions in work.alternations[first:]:
         turns: list[Turn] = []
         for peer in able:
-            turns.append(await _turn(cell, work, peer, ask))
+            turns.append(await _turn(cell, questions, peer, ask))
             on_turn(turns[-1])
         yield turns
 
 
-async def _turn(cell: Cell, work: Workload, peer: Peer, ask: Ask) -> Turn:
+async def _turn(cell: Cell, questions: Sequence[Question], peer: Peer, ask: Ask) -> Turn:
     processes, router = peer.processes(), peer.router_work()
     forget_peak(processes)
     used_s, began_s = cpu_s(processes), time.perf_counter()
-    answers = await peer.answer(work.questions, ask)
+    answers = await peer.answer(questions, ask)
     elapsed_s = time.perf_counter() - began_s
     used_s = cpu_s(processes) - used_s
     router_s = None

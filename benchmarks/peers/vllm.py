@@ -57,7 +57,7 @@ def vllm_server(
         "--dtype": dtype,
         "--max-model-len": context + _NUM_DRAFTS,
         "--max-num-seqs": together,
-        "--no-enable-prefix-caching": None,  # every turn asks the same prompts, and others read them each time
+        "--no-enable-prefix-caching": None,  # cells ask the same prompts, and others read them each time
     }
     if device == "cuda":
         options["--gpu-memory-utilization"] = _GPU_SHARE

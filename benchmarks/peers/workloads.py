@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, zip_longest
+from itertools import chain, cycle, islice, zip_longest
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -34,26 +34,40 @@ class Question:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     name: str
-    questions: tuple[Question, ...]
+    warm_up: tuple[Question, ...]
+    alternations: tuple[tuple[Question, ...], ...]
+    """What everyone is asked in each. All are different prompts, the first ones too, as far as there are so many."""
+
+    @property
+    def questions(self) -> list[Question]:
+        """Of all turns."""
+        return [*self.warm_up, *chain.from_iterable(self.alternations)]
 
 
-def workload(name: str, tokenizer: Tokenizer, *, corpus: Path | None, count: int) -> Workload:
+def workload(
+    name: str, tokenizer: Tokenizer, *, corpus: Path | None, count: int, num_alternations: int = 1
+) -> Workload:
     """`domain`: test prompts of the demo family's domains, the committed ones where no corpus is given. `spec-bench`:
-    first turns of its tasks. `mixed`: half of each, shuffled."""
+    first turns of its tasks. `mixed`: half of each, shuffled. `count`: of a turn."""
+    num = 1 + num_alternations
     match name:
         case "domain":
-            questions = _domain(tokenizer, corpus, count)
+            turns = _turns(_domain(tokenizer, corpus, num * count), count, num)
         case "spec-bench":
-            questions = _spec_bench(tokenizer, corpus, count)
+            turns = _turns(_spec_bench(tokenizer, corpus, num * count), count, num)
         case "mixed":
-            questions = [
-                *_domain(tokenizer, corpus, count - count // 2),
-                *_spec_bench(tokenizer, corpus, count // 2),
-            ]
-            random.Random(1).shuffle(questions)
+            half = count - count // 2
+            halves = (
+                _turns(_domain(tokenizer, corpus, num * half), half, num),
+                _turns(_spec_bench(tokenizer, corpus, num * (count - half)), count - half, num),
+            )
+            turns = [[*one, *other] for one, other in zip(*halves, strict=True)]
+            for turn in turns:
+                random.Random(1).shuffle(turn)
         case _:
             raise InvalidArgument(f"workload is {name!r}; right is one of {', '.join(WORKLOADS)}")
-    return Workload(name=name, questions=tuple(questions))
+    warm_up, *alternations = map(tuple, turns)
+    return Workload(name=name, warm_up=warm_up, alternations=tuple(alternations))
 
 
 def _domain(tokenizer: Tokenizer, corpus: Path | None, count: int) -> list[Question]:
@@ -95,6 +109,12 @@ def _spec_bench(tokenizer: Tokenizer, corpus: Path | None, count: int) -> list[Q
 def _tokens(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
     text = prompt_text(tuple(Message(role=each["role"], content=each["content"]) for each in messages))
     return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _turns(questions: Sequence[Question], count: int, num: int) -> list[list[Question]]:
+    """One after the other, from the beginning again where there are too few."""
+    endless = cycle(questions)
+    return [list(islice(endless, min(count, len(questions)))) for _ in range(num)]
 
 
 def _in_turn(questions: Sequence[Question], count: int) -> list[Question]:

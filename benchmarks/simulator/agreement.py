@@ -90,12 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a configuration is off by more than the tolerance, 2 for what can never work."""
     options = _parser().parse_args(arguments)
     try:
-        trace = read_trace(options.trace)
-        prompts = read_prompts(options.prompts)[: options.num_prompts]
-        requests = _requests(trace, len(prompts), options)
         plan = [Configuration(mode=mode, together=together) for together in options.together for mode in options.mode]
         for configuration in plan:
             mode_parts(configuration.mode)
+        if missing := {"off", "pearl"} - {each.mode for each in plan if _is_calibration(each)}:
+            raise InvalidArgument(f"{' and '.join(sorted(missing))} at 1 is left out, which calibrates all the others")
+        trace = read_trace(options.trace)
+        prompts = read_prompts(options.prompts)[: options.num_prompts]
+        requests = _requests(trace, len(prompts), options)
         slowdown = _slowdown(options)
         turns = asyncio.run(_measure(options, prompts, plan))
     except SpecfleetError as error:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
-from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from statistics import fmean
 from typing import Literal
@@ -56,33 +56,33 @@ def measure_slowdown(verifier: Worker, drafters: Sequence[Worker], *, seconds: f
 
 
 def _steps_s(workers: Sequence[Worker], seconds: float) -> list[float]:
-    """Mean time of a step of each, all at work at once."""
+    """Mean time of a step of each, all at work at once. What keeps one of them from it is raised here."""
     context = get_context("spawn")
-    barrier, answers = context.Barrier(len(workers)), context.SimpleQueue()
-    processes = [
-        context.Process(target=_step, args=(number, worker, seconds, barrier, answers))
-        for number, worker in enumerate(workers)
-    ]
-    for process in processes:
-        process.start()
-    means = dict(answers.get() for _ in processes)
-    for process in processes:
-        process.join()
-        process.close()
-    answers.close()
-    return [means[number] for number in range(len(workers))]
+    barrier = context.Barrier(len(workers))
+    with ProcessPoolExecutor(len(workers), mp_context=context, initializer=_meet_at, initargs=(barrier,)) as pool:
+        means = [pool.submit(_step_s, worker, seconds) for worker in workers]
+        ended, _ = wait(means, return_when=FIRST_EXCEPTION)
+        barrier.abort()  # nobody waits for one that has failed
+        for mean in ended:
+            mean.result()
+        return [mean.result() for mean in means]
 
 
-def _step(
-    number: int, worker: Worker, seconds: float, barrier: Barrier, answers: SimpleQueue[tuple[int, float]]
-) -> None:
+_barriers: list[Barrier] = []  # of a process of the pool, which can be given one only as it starts
+
+
+def _meet_at(barrier: Barrier) -> None:
+    _barriers.append(barrier)
+
+
+def _step_s(worker: Worker, seconds: float) -> float:
     config = EngineConfig(model=worker.folder, dtype=worker.dtype, num_threads=worker.num_threads)
     engine = load_engine(config).engine
     list(probe_steps(engine, [(1, _KEYS)], num_times=2))
-    barrier.wait(_START_S)
+    _barriers[0].wait(_START_S)
     began_s = time.perf_counter()
     times: list[float] = []
     while time.perf_counter() - began_s < seconds:
         times += [report.elapsed_s for report in probe_steps(engine, [(1, _KEYS)], num_times=_STEPS_AT_ONCE)]
-    barrier.wait(_START_S)  # nobody is alone for the rest
-    answers.put((number, fmean(times)))
+    _barriers[0].wait(_START_S)  # nobody is alone for the rest
+    return fmean(times)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from benchmarks.simulator.cores import Cores
 from benchmarks.simulator.events import Events
-from benchmarks.simulator.machines import DrafterMachine
+from benchmarks.simulator.machines import DrafterMachine, num_keys
 from benchmarks.traces.speech import Place, Said, Speech
 from benchmarks.traces.trace import Request
 from contracts.types import ROOT, DraftNode, Epoch, SequenceId, StepReport
@@ -251,16 +251,16 @@ class SimulatedDrafter:
             places = [place for value, place in soon if value >= _WORTH_GUESSING * soon[0][0]]
             places = [place for place in dict.fromkeys(places) if place not in followed.known][:_MAX_EXPAND]
             wanted.append((followed, places))
-            rows = len(places) + followed.num_to_read
+            num_rows += len(places) + followed.num_to_read
+            num_context += len(places) * followed.position + num_keys(followed.num_to_read, followed.position - 1)
             followed.num_to_read = 0
-            num_rows += rows
-            num_context += rows * followed.position
         scored = [(followed, followed.num_unread) for followed in self._scoring.values()]
         self._scoring.clear()
         for followed, num_unread in scored:
-            num_rows += num_unread + followed.num_to_read
-            num_context += num_unread * followed.position
+            num_read = num_unread + followed.num_to_read
             followed.num_to_read = 0
+            num_rows += num_read
+            num_context += num_keys(num_read, followed.position - 1)
         self._is_stepping = True
         began_s = self._events.clock.now_s()
 

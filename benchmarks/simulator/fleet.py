@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.simulator.cores import Cores, OwnCores, SharedCores, Slowdown
 from benchmarks.simulator.drafter import SimulatedDrafter
@@ -21,6 +21,7 @@ from router.modes import ModeParts, mode_parts
 from router.orders import Drafts, RoundDone
 from router.scheduler import Scheduler
 from router.sequence import RoutedSequence
+from specfleet.cli.load import percentile
 from speculation.fusion import FusionKind
 
 __all__ = ["Simulated", "SimulatedFleet"]
@@ -72,6 +73,9 @@ class Simulated:
     drafter_busy_s: dict[DrafterId, float]
     first_token_s: tuple[float, ...]
     latency_s: tuple[float, ...]
+    full_tokens_per_s: float
+    """Of a closed run, from when everyone of the first has been followed until nobody is left to follow: without ramp
+    and tail. 0 where there was no such time."""
 
     @property
     def tokens_per_s(self) -> float:
@@ -91,7 +95,7 @@ class Simulated:
         return statistics.fmean(self.latency_s)
 
     def latency_quantile_s(self, share: float) -> float:
-        return sorted(self.latency_s)[min(int(share * len(self.latency_s)), len(self.latency_s) - 1)]
+        return percentile(self.latency_s, share)
 
     @property
     def median_first_token_s(self) -> float:
@@ -159,12 +163,17 @@ class SimulatedFleet:
     def run_closed(self, requests: Sequence[Request], *, mode: str | ModeParts, together: int) -> Simulated:
         """So many at a time: as one ends, the next begins."""
         left = deque(requests)
+        full: list[tuple[float, int]] = []  # when it begins and when it ends, and the tokens until then
 
         def more() -> None:
             while left and self._num_running < together:
                 self._submit(left.popleft(), mode)
+                if len(self._answers) in (2 * together, len(requests)):
+                    full.append((self.clock.now_s(), sum(answer.num_tokens for answer in self._answers)))
 
-        return self._run(len(requests), more)
+        run = self._run(len(requests), more)
+        (began_s, before), (ended_s, after) = full[0], full[-1]
+        return replace(run, full_tokens_per_s=(after - before) / (ended_s - began_s)) if ended_s > began_s else run
 
     def run_open(self, arrivals: Sequence[tuple[float, Request]], *, mode: str | ModeParts) -> Simulated:
         """Each at its time, counted from now."""
@@ -266,4 +275,5 @@ class SimulatedFleet:
             drafter_busy_s={name: drafter.busy_s - drafting_s[name] for name, drafter in self.drafters.items()},
             first_token_s=tuple(answer.first_s - answer.asked_s for answer in answers),
             latency_s=tuple(answer.last_s - answer.asked_s for answer in answers),
+            full_tokens_per_s=0.0,
         )

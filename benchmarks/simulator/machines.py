@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from contracts.types import DrafterId, StepReport
 from speculation.cost import CostTable, StepCost
 
-__all__ = ["DrafterMachine", "RouterMachine", "VerifierMachine", "linear_cost", "measured_cost"]
+__all__ = ["DrafterMachine", "RouterMachine", "VerifierMachine", "linear_cost", "measured_cost", "num_keys"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +80,8 @@ def measured_cost(reports: Sequence[StepReport]) -> StepCost:
     for report in reports:
         table.observe(report)
     return table
+
+
+def num_keys(num_rows: int, end: int) -> int:
+    """Of rows that follow each other up to `end` tokens: each attends itself and all before it, and none after."""
+    return num_rows * (end - num_rows) + num_rows * (num_rows + 1) // 2

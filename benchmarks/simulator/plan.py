@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, nargs="+", default=[128], metavar="N", help="of an answer")
     parser.add_argument("--prompt-tokens", type=int, metavar="N", help="default: as recorded")
     parser.add_argument("--p95", type=float, metavar="S", help="seconds within which 95 of 100 answers are complete")
-    parser.add_argument("--requests", type=int, default=200, metavar="N", help="simulated for each choice (200)")
+    parser.add_argument("--requests", type=int, default=200, metavar="N", help="of the traffic, for each choice (200)")
     parser.add_argument("--trace", type=Path, default=DEMO, metavar="FILE.npz", help="what guessing is learned from")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where JSON and picture go")
     return parser

@@ -20,6 +20,7 @@ from contracts.errors import InvalidArgument
 __all__ = ["Choice", "Traffic", "best", "choices"]
 
 _FULL = 48  # requests at a time of a group that always has enough to do
+_FULL_REQUESTS = 4 * _FULL  # in all of such a group at least, so that half of them neither begin nor end its run
 _ROOM = 0.75  # of what a group gives is planned with
 _MOST_MORE = 3  # groups beyond what throughput needs, before a choice is given up
 
@@ -34,10 +35,13 @@ class Traffic:
     p95_s: float | None = None
 
     def __post_init__(self) -> None:
-        if not (self.rate > 0.0 and self.num_tokens and min(self.num_tokens) >= 1):
+        if not 0.0 < self.rate < math.inf or min(self.num_tokens, default=0) < 1:  # NaN fails the first too
             raise InvalidArgument(
-                f"traffic of {self.rate} requests a second with answers of {self.num_tokens} tokens; both are above 0"
+                f"traffic of {self.rate} requests a second with answers of {self.num_tokens} tokens; right: both above "
+                "0, and the first finite"
             )
+        if self.p95_s is not None and not self.p95_s > 0.0:
+            raise InvalidArgument(f"95 of 100 answers are to be complete within {self.p95_s} s; right: above 0")
 
     @property
     def tokens_per_s(self) -> float:
@@ -111,7 +115,8 @@ def best(found: Sequence[Choice]) -> Choice:
 
 
 def _sized(group: Scenario, kind: DrafterKind | None, count: int, traffic: Traffic, model: AcceptanceModel) -> Choice:
-    most = simulate(group, model).tokens_per_s
+    full = replace(group, num_requests=max(group.num_requests, _FULL_REQUESTS))
+    most = simulate(full, model).groups[0].full_tokens_per_s
     fewest = max(math.ceil(traffic.tokens_per_s / (_ROOM * most)), 1)
     tried: list[Choice] = []
     for num_groups in range(fewest, fewest + _MOST_MORE + 1):

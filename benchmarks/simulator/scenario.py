@@ -6,6 +6,7 @@ run, so they are simulated one after another, or several at a time in processes 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ from benchmarks.simulator.machines import DrafterMachine, VerifierMachine
 from benchmarks.traces.acceptance import AcceptanceModel, generate_requests
 from contracts.errors import InvalidArgument
 from contracts.types import DrafterId
+from specfleet.cli.load import percentile
 
 __all__ = ["DrafterKind", "Outcome", "Scenario", "simulate"]
 
@@ -62,8 +64,14 @@ class Scenario:
                 f"a scenario has {self.num_requests} requests for {self.num_groups} groups, {self.together} at a time; "
                 "right: a group or more, at least a request for each, and one or more at a time"
             )
-        if self.rate is not None and not self.rate > 0.0:
-            raise InvalidArgument(f"{self.rate} requests a second never come; the rate is above 0")
+        if min(self.num_tokens, default=0) < 1 or (self.num_prompt is not None and self.num_prompt < 1):
+            raise InvalidArgument(
+                f"a scenario has answers of {self.num_tokens} tokens to prompts of {self.num_prompt}; right: 1 or more"
+            )
+        if any(kind.count < 0 for kind in self.drafters):
+            raise InvalidArgument(f"a scenario has {[kind.count for kind in self.drafters]} drafters; right: 0 or more")
+        if self.rate is not None and not 0.0 < self.rate < math.inf:  # NaN fails this too
+            raise InvalidArgument(f"a scenario has {self.rate} requests a second; right: above 0, and finite")
 
     @property
     def num_drafters(self) -> int:
@@ -115,8 +123,7 @@ class Outcome:
         return float(np.mean(self.latencies_s))
 
     def latency_quantile_s(self, share: float) -> float:
-        latencies = self.latencies_s
-        return latencies[min(int(share * len(latencies)), len(latencies) - 1)]
+        return percentile(self.latencies_s, share)
 
     @property
     def median_first_token_s(self) -> float:
@@ -191,7 +198,7 @@ def _run_group(scenario: Scenario, model: AcceptanceModel, number: int) -> Simul
 
 def _arrivals(scenario: Scenario) -> list[float]:
     """At the dispatcher: a Poisson process, the same in every group's process."""
-    random = np.random.default_rng(scenario.seed)
+    random = np.random.default_rng([scenario.seed, 1])  # what requests are is drawn from the seed alone
     gaps = random.exponential(1.0 / (scenario.rate or 1.0), size=scenario.num_requests)
     return [float(each) for each in np.cumsum(gaps)]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.simulator.cores import Cores
 from benchmarks.simulator.events import Events
-from benchmarks.simulator.machines import VerifierMachine
+from benchmarks.simulator.machines import VerifierMachine, num_keys
 from benchmarks.traces.trace import Request
 from contracts.types import ROOT, ModelIdentity, SequenceId, StepReport, Verdict
 from contracts.verdict import walk
@@ -100,8 +100,8 @@ class SimulatedVerifier:
                 item.position - self._computed[item.sequence] if item.num_pending is None else item.num_pending
             )
             num_rows += num_pending + len(item.nodes)
-            num_context += (num_pending + len(item.nodes)) * item.position
             self._computed[item.sequence] += num_pending
+            num_context += num_keys(num_pending, self._computed[item.sequence]) + len(item.nodes) * item.position
         alone_s = self.machine.cost.cost_s(num_rows, num_context) if num_rows else 0.0
         self._is_busy, self.num_rounds, self.num_rows = True, self.num_rounds + 1, self.num_rows + num_rows
         began_s = self._events.clock.now_s()

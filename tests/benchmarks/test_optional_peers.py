@@ -183,7 +183,7 @@ def test_installed_peers_say_what_hugging_face_says(program: str, names: list[st
     async def answers(names: list[str]) -> list[list[Said]]:
         async with lineup.lined_up(names, str(DEMO / "target"), RIG) as peers:
             ask = Ask(max_tokens=8, temperature=0.0, seed=1, together=1)
-            return [await peer.answer(work.questions, replace(ask, together=peer.max_together or 2)) for peer in peers]
+            return [await peer.answer(work.warm_up, replace(ask, together=peer.max_together or 2)) for peer in peers]
 
     reference, plain, drafted = asyncio.run(answers(asked))
     assert [each.token_ids for each in plain] == [each.token_ids for each in reference]

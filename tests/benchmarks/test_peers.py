@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.peers import guard
+from benchmarks.peers import guard, measuring
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.arrivals import Arrivals, arrival_times
 from benchmarks.peers.estimate import Estimate, bootstrapped, ratio
 from benchmarks.peers.figures import Same, compared, rows, same_tokens
+from benchmarks.peers.fleet import FleetMode
 from benchmarks.peers.line_process import said
-from benchmarks.peers.peer import Said
+from benchmarks.peers.measuring import Amounts, Measuring
+from benchmarks.peers.peer import Ask, Said
 from benchmarks.peers.pictures import draw
 from benchmarks.peers.record import FILE, Record
 from benchmarks.peers.report import Report, content, markdown
-from benchmarks.peers.turns import Cell, Turn
-from benchmarks.peers.workloads import workload
+from benchmarks.peers.turns import Cell, Turn, alternate
+from benchmarks.peers.workloads import Question, Workload, workload
 from contracts.errors import InvalidArgument
 from models.tokenizer import load_tokenizer
 from router.timeline import Span
@@ -29,7 +34,9 @@ CELL = Cell(workload="domain", temperature=0.0, together=1)
 PEERS = {"hf-plain": 10.0, "hf-assisted": 15.0, "off": 20.0, "vanilla": 30.0, "pearl": 35.0, "fleet": 40.0}
 
 
-def turn(peer: str, elapsed_s: float, *, cell: Cell = CELL, tokens: tuple[int, ...] = tuple(range(40))) -> Turn:
+def turn(
+    peer: str, elapsed_s: float, *, cell: Cell = CELL, tokens: tuple[int, ...] = tuple(range(40)), machine: float = 1.0
+) -> Turn:
     ours = not peer.startswith("hf-")
     answer = Said(
         token_ids=tokens,
@@ -44,7 +51,7 @@ def turn(peer: str, elapsed_s: float, *, cell: Cell = CELL, tokens: tuple[int, .
         elapsed_s=elapsed_s,
         cpu_s=2.0 * elapsed_s,
         peak_bytes=2**20,
-        router_s=0.001 if ours else None,
+        router_s=0.001 * machine if ours else None,
         answers=(answer,),
     )
 
@@ -64,10 +71,10 @@ def arrivals(load: str, mode: str) -> Arrivals:
 
 
 def turns(*, slower: str = "", times: float = 1.0) -> list[Turn]:
-    """Five alternations on a machine whose speed changes by a half; one peer may be slower than usual."""
+    """Nine alternations on a machine whose speed changes by a half; one peer may be slower than usual."""
     return [
-        turn(peer, 40.0 / rate * machine * (times if peer == slower else 1.0))
-        for machine in (1.0, 1.5, 1.2, 0.9, 1.1)
+        turn(peer, 40.0 / rate * machine * (times if peer == slower else 1.0), machine=machine)
+        for machine in (1.0, 1.5, 1.2, 0.9, 1.1, 1.4, 1.0, 1.3, 0.9)
         for peer, rate in PEERS.items()
     ]
 
@@ -110,11 +117,61 @@ def test_rounds_bring_accepted_tokens_and_one_more() -> None:
 
 
 def test_other_tokens_are_told_by_whose_they_are() -> None:
-    measured = [*turns(), turn("pearl", 1.0, tokens=(1, 2))]
+    measured, per = turns(), len(PEERS)
+    measured[per + 4] = turn("pearl", 1.0, tokens=(1, 2))
     same = {(each.peer, each.reference): each for each in same_tokens(measured)}
-    assert same["fleet", "hf-plain"].num_same == same["fleet", "hf-plain"].num_answers == 5
-    assert (same["pearl", "hf-plain"].num_same, same["pearl", "hf-plain"].num_answers) == (5, 6)
-    assert same["pearl", "off"].num_same == 5
+    assert same["fleet", "hf-plain"].num_same == same["fleet", "hf-plain"].num_answers == 9
+    assert (same["pearl", "hf-plain"].num_same, same["pearl", "hf-plain"].num_answers) == (8, 9)
+    assert same["pearl", "off"].num_same == 8
+
+
+def test_answers_are_compared_alternation_by_alternation() -> None:
+    """For each asks other prompts; and the same in every cell."""
+    measured = [
+        turn(peer, 1.0, cell=replace(CELL, together=together), tokens=(number, 1, 2))
+        for together, peers in ((1, ["hf-plain", "off", "fleet"]), (4, ["off", "fleet"]))
+        for number in range(3)
+        for peer in peers
+    ]
+    measured.pop()
+    same = {(each.peer, each.reference): (each.num_same, each.num_answers) for each in same_tokens(measured)}
+    assert same["off", "hf-plain"] == same["off", "off"] == (6, 6)
+    assert same["fleet", "hf-plain"] == same["fleet", "off"] == (5, 5)
+
+
+def test_every_alternation_asks_everyone_the_same_which_nobody_was_asked_before() -> None:
+    asked: dict[str, list[Sequence[Question]]] = {"a": [], "b": []}
+
+    class Asked:
+        max_together = None
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def processes(self) -> list[int]:
+            return []
+
+        def router_work(self) -> None:
+            return None
+
+        async def answer(self, questions: Sequence[Question], _: Ask) -> list[Said]:
+            asked[self.name].append(questions)
+            return [*turns()[0].answers]
+
+    async def alternations(first: int) -> int:
+        found = alternate(CELL, work, [Asked("a"), Asked("b")], first=first, max_tokens=8, on_turn=lambda _: None)
+        return len([turns_ async for turns_ in found])
+
+    tokenizer = load_tokenizer(DEMO / "target" / "tokenizer.json")
+    work = workload("domain", tokenizer, corpus=None, count=14, num_alternations=3)
+    assert asyncio.run(alternations(0)) == 3
+    assert asked["a"] == asked["b"] == [work.warm_up, *work.alternations]
+    assert len({question for questions in asked["a"] for question in questions}) == 4 * 14
+    asked["a"].clear()
+    assert asyncio.run(alternations(2)) == 1
+    assert asked["a"] == [work.warm_up, work.alternations[2]], "a run that goes on asks what it would have asked"
+    more = workload("domain", tokenizer, corpus=None, count=14, num_alternations=4)
+    assert more.alternations == (*work.alternations, work.warm_up), "there are 56"
 
 
 def test_sampled_answers_are_compared_among_ours_only() -> None:
@@ -122,7 +179,7 @@ def test_sampled_answers_are_compared_among_ours_only() -> None:
     found = same_tokens(sampled)
     assert {each.reference for each in found} == {"off"}
     assert not any(each.peer.startswith("hf-") for each in found)
-    assert found[0] == Same(workload="domain", temperature=0.8, peer="off", reference="off", num_same=5, num_answers=5)
+    assert found[0] == Same(workload="domain", temperature=0.8, peer="off", reference="off", num_same=9, num_answers=9)
 
 
 def test_the_guard_sees_a_drop_beyond_noise_and_nothing_else() -> None:
@@ -137,10 +194,22 @@ def test_the_guard_sees_a_drop_beyond_noise_and_nothing_else() -> None:
         "fleet over hf-assisted",
         "fleet over off",
     ]
-    slow_router = [replace(each, router_s=0.002) if each.router_s else each for each in turns()]
+    slow_router = [replace(each, router_s=2.0 * each.router_s) if each.router_s else each for each in turns()]
     assert [each.partition(":")[0] for each in guard.dropped(guard.guarded(slow_router), before)] == [
         "router rounds of fleet in the time of one token of hf-plain"
     ]
+
+
+def test_the_guard_refuses_what_could_hide_a_large_loss() -> None:
+    measured, per = turns(), len(PEERS)
+    with pytest.raises(InvalidArgument, match="5 alternations were measured; the guard needs 9 or more"):
+        guard.guarded(measured[: 5 * per])
+    uneven = [
+        replace(each, elapsed_s=each.elapsed_s * (1.0 + 0.1 * (number // per))) if each.peer == "pearl" else each
+        for number, each in enumerate(measured)
+    ]
+    with pytest.raises(InvalidArgument, match=r"too uneven .*: pearl over off 1.25 \(1.03 to 1.59\); measure more"):
+        guard.guarded(uneven)
 
 
 def test_noise_of_either_run_forgives() -> None:
@@ -178,7 +247,7 @@ def test_requests_arrive_as_often_as_asked_in_every_part() -> None:
 def test_workloads_take_their_tasks_in_turn(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(DEMO / "target" / "tokenizer.json")
     domain = workload("domain", tokenizer, corpus=None, count=5)
-    assert len({question.task for question in domain.questions}) == 5
+    assert len({question.task for question in domain.warm_up}) == 5
     (tmp_path / "prompts").mkdir()
     records = [
         {"task": task, "turns": [text, "more"]} for task, text in (("qa", "who"), ("qa", "x" * 9000), ("rag", "why"))
@@ -186,7 +255,7 @@ def test_workloads_take_their_tasks_in_turn(tmp_path: Path) -> None:
     path = tmp_path / "prompts" / "spec_bench.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     spec_bench = workload("spec-bench", tokenizer, corpus=tmp_path, count=9)
-    assert [question.task for question in spec_bench.questions] == ["qa", "rag"], "too long ones are left out"
+    assert [question.task for question in spec_bench.warm_up] == ["qa", "rag"], "too long ones are left out"
     with pytest.raises(InvalidArgument, match="give --corpus DIR"):
         workload("mixed", tokenizer, corpus=None, count=4)
     path.write_text("{}\n")
@@ -214,7 +283,7 @@ def test_everything_measured_is_told_and_drawn(tmp_path: Path) -> None:
         ],
     )
     text = markdown(report)
-    assert "### domain, temperature 0, 4 at once" in text
+    assert "### domain, temperature 0, 4 at once: 9 alternations" in text
     assert "| domain, temperature 0, 1 at once | fleet | 4.00 (4.00 to 4.00) | 2.67 (2.67 to 2.67) | 2.00" in text
     assert "| low | fleet | 60 | 1.00 | 30.0 | 0.50 / 1.00 / 2.00 | 0.50 / 1.00 / 2.00 | 500 / 1000 / 2000 |" in text
     written = json.loads(json.dumps(content(report)))
@@ -251,6 +320,37 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
         Record(tmp_path, conditions, go_on=True)
 
 
+def test_a_run_that_has_only_arrivals_left_warms_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+
+    async def answer(mode: FleetMode, questions: Sequence[Question], _: Ask) -> list[Said]:
+        done.append((mode.name, questions))
+        return []
+
+    async def capacity(*_: object, **__: object) -> float:
+        done.append("capacity")
+        return 1.0
+
+    async def arrive(load: str, *_: object, **__: object) -> list[Arrivals]:
+        done.append(load)
+        return []
+
+    monkeypatch.setattr(FleetMode, "answer", answer)
+    monkeypatch.setattr(measuring, "measure_capacity", capacity)
+    monkeypatch.setattr(measuring, "measure_arrivals", arrive)
+    nothing: Any = None
+    modes = [FleetMode(name=name, fleet=nothing, client=nothing) for name in ("off", "vanilla")]
+    asked = Question(task="any", tokens=(1,))
+    work = Workload(name="domain", warm_up=(asked,), alternations=((asked,),))
+    amounts = Amounts(
+        temperatures=[], together=[4], alternations=1, max_tokens=8, arrival_s=1.0, arrival_alternations=1
+    )
+    record = Record(None, {})
+    asyncio.run(Measuring(works=[work], amounts=amounts, record=record, say=print).go_on(modes, seconds=60.0))
+    warm_up = [("off", (asked,)), ("vanilla", (asked,))]
+    assert done == [*warm_up, "capacity", "low", "high", "fluctuating"]
+
+
 @pytest.mark.timeout(300)  # processes that load torch, one of them transformers too
 def test_one_run_of_peers_on_the_small_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peers = ["hf-plain", "off", "fleet"]
@@ -262,6 +362,8 @@ def test_one_run_of_peers_on_the_small_target(tmp_path: Path, capsys: pytest.Cap
     whole = (tmp_path / FILE).read_bytes()
     assert main([*asked, *short, *loads, *only, "--out", str(tmp_path), "--go-on"]) == 0, capsys.readouterr().err
     assert (tmp_path / FILE).read_bytes() == whole, "there was nothing left to measure"
+    assert main([*asked, *short, *loads, *only, "--together", "2", "--out", str(tmp_path), "--go-on"]) == 2
+    assert "was measured with together 1, and this run has 2" in capsys.readouterr().err
     written = json.loads((tmp_path / "peers.json").read_text())
     assert [row["peer"] for row in written["rows"]] == peers
     for row in written["rows"]:
@@ -279,5 +381,10 @@ def test_what_can_never_work_is_refused_before_anything_is_loaded(capsys: pytest
     assert "mode is 'hf-fast'" in capsys.readouterr().err.replace('"', "'")
     assert main(["--only", "hf-assisted", "--drafter", "prompt_lookup"]) == 2
     assert "right is a checkpoint folder" in capsys.readouterr().err
+    assert main(["--drafter", str(DEMO / "drafter-sql"), "--drafter", "recycling"]) == 2
+    assert "drafters recycling remember answers" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--check", "nowhere.json", "--alternations", "5"])
+    assert "--alternations is 5; a baseline needs 9 or more" in capsys.readouterr().err
     assert main(["--workload", "mixed"]) == 2
     assert "give --corpus DIR" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 
 from benchmarks.peers import lineup, openai_tokens, sglang, vllm
 from benchmarks.peers.peer import Ask, Said, is_ours
-from benchmarks.peers.server_process import Face, server_process
-from benchmarks.peers.workloads import workload
+from benchmarks.peers.server_process import Face, ServerProcess, server_process
+from benchmarks.peers.workloads import Question, workload
 from contracts.config import DrafterConfig
 from contracts.errors import InvalidArgument, Unavailable
 from models.tokenizer import load_tokenizer
@@ -76,14 +77,14 @@ def test_servers_are_started_asked_and_understood(
         }
         async with running_fleet(engine_of(Path(TARGET)), drafters) as fleet, AsyncClient(fleet.address) as client:
             monkeypatch.setenv(stand_in.FLEET, str(fleet.http_port))
-            prompts = [question.tokens for question in work.questions]
+            prompts = [question.tokens for question in work.warm_up]
             options = {"max_tokens": ASK.max_tokens, "temperature": 0.0, "seed": 1}
             load = await run_load(client, prompts, options, concurrency=2, on_answer=lambda: None)  # type: ignore[arg-type]
             async with lineup.lined_up(NAMES, TARGET, rig) as peers:
                 assert all(len(peer.processes()) == 2 for peer in peers), "its helper's processor time is its own"
                 assert all(peer.max_together == 2 for peer in peers)
-                first = {peer.name: await peer.answer(work.questions, ASK) for peer in peers}
-                again = {peer.name: await peer.answer(work.questions, ASK) for peer in peers}
+                first = {peer.name: await peer.answer(work.warm_up, ASK) for peer in peers}
+                again = {peer.name: await peer.answer(work.warm_up, ASK) for peer in peers}
         assert [[each.token_ids for each in said] for said in first.values()] == [
             [each.token_ids for each in said] for said in again.values()
         ]
@@ -198,6 +199,22 @@ def test_a_server_that_does_not_start_is_told_with_its_last_words(python: Path) 
 
     with pytest.raises(Unavailable, match=r"x has ended: (.|\n)*unrecognized arguments: --no-such 1"):
         asyncio.run(start())
+
+
+def test_a_server_is_asked_as_much_at_once_as_a_cell_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = 40  # more than asyncio has threads on any machine
+    met = threading.Barrier(together)
+
+    def say(_: ServerProcess, question: Question, ask: Ask) -> Said:
+        met.wait(5.0)
+        return Said(token_ids=question.tokens, first_token_s=0.1, token_s=None, num_rounds=1, acceptance_histogram=(1,))
+
+    monkeypatch.setattr(ServerProcess, "_say", say)
+    face = Face(path="/", body=openai_tokens.body, said=lambda events: openai_tokens.said_of(events, None))
+    server = ServerProcess(name="x", process=0, port=0, max_together=together, face=face)
+    questions = [Question(task="any", tokens=(number,)) for number in range(together)]
+    answers = asyncio.run(server.answer(questions, replace(ASK, together=together)))
+    assert [answer.token_ids for answer in answers] == [question.tokens for question in questions]
 
 
 def tokens(*ids: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.papers.systems import chain
 from benchmarks.simulator.fleet import Simulated, SimulatedFleet
 from benchmarks.simulator.machines import DrafterMachine, VerifierMachine, linear_cost
 from benchmarks.traces.speech import RecordedSpeech
@@ -67,3 +68,16 @@ def test_speculation_pays_where_rows_are_cheap(trace: Trace, requests: list[Requ
 def test_drafts_that_are_worth_nothing_cost_next_to_nothing(trace: Trace, requests: list[Request]) -> None:
     plain = run(trace, requests, "off").tokens_per_s
     assert run(worthless(trace), requests, "fleet").tokens_per_s > 0.97 * plain
+
+
+def test_a_row_of_a_prompt_pays_for_the_keys_that_are_there(trace: Trace, requests: list[Request]) -> None:
+    count = 4000
+    request = replace(requests[0], prompt=(1,) * count)
+    by_key = linear_cost(base_s=0.0, row_s=0.0, key_s=1e-9)
+    verifier = VerifierMachine(cost=by_key, link_s=0.0, handling_s=0.0, max_context=8192)
+    drafter = DrafterMachine(drafter=trace.drafters[0], cost=by_key, link_s=0.0)
+    fleet = SimulatedFleet(RecordedSpeech(trace), verifier, [drafter])
+    read_s = 1e-9 * count * (count + 1) / 2
+    assert fleet.run_closed([request], mode="off", together=1).first_token_s[0] == pytest.approx(read_s, rel=1e-3)
+    drafted = fleet.run_closed([request], mode=chain("one", 1).parts, together=1)
+    assert read_s < drafted.drafter_busy_s[drafter.drafter] < 1.1 * read_s
