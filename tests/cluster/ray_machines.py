@@ -124,7 +124,7 @@ class RayMachines:
         return up
 
     async def survive(self, name: str, harm: Callable[[], Awaitable[None]]) -> Outcome:
-        """32 requests in flight, asked on the head's machine, and what the harm does to them."""
+        """Requests in flight, asked on the head's machine, and what the harm does to them."""
         harmed = self._folder / f"{name}-is-done"
         router = f"{self.head.address}:{_GRPC_PORT}"
         asker = await self.start(self.head, "tests.cluster.asker", router, name, str(self._expected), str(harmed))

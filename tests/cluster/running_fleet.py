@@ -24,7 +24,7 @@ PATIENCE_S = 150.0
 _ENGINE = "dtype: float32, device: cpu, num_threads: 1, kv_cache_bytes: 4MiB"
 CONFIG = """
 engine: {{model: {folder}/target, tensor_parallel: 2, {engine}}}
-router: {{grpc_port: 0, http_port: 0}}
+router: {{grpc_port: 0, http_port: 0, drafting: always}}
 security: {{tls: {folder}/certificates}}
 drafters:
   small:

@@ -51,10 +51,16 @@ def generate(stub: inference_pb2_grpc.InferenceStub, num_tokens: int) -> Iterato
             yield from (token.token_id for token in response.tokens.tokens)
 
 
-def drafters(fleet: RunningFleet) -> set[str]:
+def status(fleet: RunningFleet) -> admin_pb2.StatusResponse:
     with fleet.channel() as channel:
-        status = admin_pb2_grpc.AdminStub(channel).Status(admin_pb2.StatusRequest(), timeout=PATIENCE_S)
-        return {drafter.name for drafter in status.drafters}
+        said: admin_pb2.StatusResponse = admin_pb2_grpc.AdminStub(channel).Status(
+            admin_pb2.StatusRequest(), timeout=PATIENCE_S
+        )
+        return said
+
+
+def drafters(fleet: RunningFleet) -> set[str]:
+    return {drafter.name for drafter in status(fleet).drafters}
 
 
 def test_it_survives_the_loss_of_any_worker(fleet: RunningFleet) -> None:
@@ -68,6 +74,7 @@ def test_it_survives_the_loss_of_any_worker(fleet: RunningFleet) -> None:
         for token in generate(stub, NUM_LONG):
             disturbed.append(token)
             if len(disturbed) == 10:
+                assert status(fleet).num_running == 1
                 os.kill(fleet.pid_of("small"), signal.SIGKILL)
                 os.kill(fleet.pid_of("verifier"), signal.SIGKILL)
         assert disturbed == undisturbed

@@ -33,7 +33,7 @@ from tests.cluster.running_fleet import (
 )
 from tests.engine.checkpoints import write_checkpoint
 from tests.recovery.fleet import until_quiet
-from tests.recovery.scene import Request, expected_answers, requests, survive
+from tests.recovery.scene import Request, check, expected_answers, requests, survive
 from tests.service.fleet import engine_of
 from tests.service.router_process import RouterProcess, router_process
 
@@ -168,7 +168,7 @@ def test_workers_outlive_their_supervisor_and_the_next_one_finds_them(
         outcome = loop.run(
             survive(of.router.address, lose_the_supervisor_and_then_a_worker, wanted, expected, "no-supervisor")
         )
-        assert outcome.is_clean, outcome
+        check(outcome)
         assert {pids["verifier"], pids["lookup"], pids["twin-0"]} < of.workers()
 
     spare = {"kind": "recycling", "labels": PLACE, "num_cpus": 0.5}
@@ -209,7 +209,6 @@ def test_workers_outlive_their_supervisor_and_the_next_one_finds_them(
         down = command(of.state, "down")
         assert (down.returncode, third.ended()) == (0, 0), down.stderr
         until(lambda: not of.workers(), "no worker is left")
-    assert outcome.num_requests == 32
     check_logs(of.folder)
 
 

@@ -13,12 +13,16 @@ import pytest
 from specfleet import Admin, Client
 from tests.cluster.running_fleet import until
 from tests.docs.fleet import DocsFleet, docs_fleet, like_the_checkout
-from tests.docs.pages import CHECKOUT, PAGES, blocks_of
+from tests.docs.pages import CHECKOUT, PAGES, Block, blocks_of
 
 _RUN = ("bash", "python")
-PAGES_WITH_COMMANDS = [page for page in PAGES if any(block.language in _RUN for block in blocks_of(page))]
 
 
+def is_run(block: Block) -> bool:
+    return block.language in _RUN and not block.needs and not block.file
+
+
+PAGES_WITH_COMMANDS = [page for page in PAGES if any(map(is_run, blocks_of(page)))]
 PROMPT = "one two three one two three one two"
 
 
@@ -34,7 +38,7 @@ def test_every_command_works(page: Path, fleet: DocsFleet, tmp_path: Path) -> No
     for block in blocks_of(page):
         if block.file:
             (folder / block.file).write_text(block.text, encoding="utf-8")
-        elif block.language in _RUN and not block.needs:
+        elif is_run(block):
             fleet.run(block, folder)
 
 

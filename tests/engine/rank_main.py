@@ -50,8 +50,9 @@ def run_rank(config: dict[str, Any], address: str, rank: int, script: str, pipe:
 
 
 def join_and_stop(address: str) -> None:
-    """A follower that never listens."""
-    DistributedRanks(address=address, rank=1, size=2, deadline_s=1.0)
+    """A follower that listens once, by when all have joined, and never again."""
+    ranks = DistributedRanks(address=address, rank=1, size=2, deadline_s=1.0)
+    ranks.receive()
     os.kill(os.getpid(), signal.SIGSTOP)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,12 +265,14 @@ def test_a_graph_is_captured_from_the_engines_stream(monkeypatch: pytest.MonkeyP
 
 
 def test_two_engines_of_a_process_capture_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    num_inside, seen, is_at_the_door = 0, list[int](), threading.Event()
+    num_inside, seen, is_at_the_door, lock = 0, list[int](), threading.Event(), threading.Lock()
 
     @contextlib.contextmanager
     def graph(graph: object, **named: object) -> Iterator[None]:
         nonlocal num_inside
         num_inside += 1
+        if num_inside > 1:
+            is_at_the_door.set()  # and through it
         yield
         seen.append(num_inside)
         num_inside -= 1
@@ -280,18 +281,26 @@ def test_two_engines_of_a_process_capture_one_after_the_other(monkeypatch: pytes
     monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=None))
     monkeypatch.setattr("torch.cuda.graph", graph)
 
+    class Door:
+        """A lock, and whoever comes to it while another is inside is seen."""
+
+        def __enter__(self) -> None:
+            if num_inside:
+                is_at_the_door.set()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    monkeypatch.setattr("engine.captured._CAPTURING", Door())
+
     def first() -> torch.Tensor:
         if num_inside:
             other.start()
             assert is_at_the_door.wait(60)
-            time.sleep(0.05)  # in which the other would go in if it could
         return torch.zeros(1)
 
-    def second() -> torch.Tensor:
-        is_at_the_door.set()
-        return torch.zeros(1)
-
-    other = threading.Thread(target=capture_graph, args=(second,), kwargs={"pool": None})
+    other = threading.Thread(target=capture_graph, args=(lambda: torch.zeros(1),), kwargs={"pool": None})
     capture_graph(first, pool=None)
     other.join(60)
     assert seen == [1, 1]

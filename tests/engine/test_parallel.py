@@ -205,7 +205,7 @@ def test_a_rank_that_stops_before_it_listens_is_an_error_too(started: list[BaseP
     for process in started:
         process.join(PATIENCE_S)
     assert heard, "rank 0 waits without end"
-    assert ours.recv() < 1.0 + 1.0
+    assert 0.9 < ours.recv() < 1.0 + 5.0, "its deadline ended it, and no connection that was closed"
 
 
 @pytest.mark.parametrize("script", rank_main.LOSSES)

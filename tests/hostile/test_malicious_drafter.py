@@ -203,18 +203,18 @@ ABSURD = {"step_s": 1e-7, "capacity": 2**32 - 1, "prefill_s_per_token": 0.0, "nu
 
 
 @pytest.mark.parametrize(
-    ("says", "hello"),
+    ("says", "hello", "is_judged"),
     [
-        pytest.param(once_a_token(is_sure_and_wrong), {}, id="sure-and-wrong"),
-        pytest.param(once_a_token(is_late), {}, id="late"),
-        pytest.param(once_a_token(belongs_to_nothing), {}, id="stale"),
-        pytest.param(agrees_with_all, {}, id="evidence-that-lies"),
-        pytest.param(lambda heard: None, ABSURD, id="absurdly-fast-and-silent"),
-        pytest.param(once_a_token(is_sure_and_wrong), ABSURD, id="absurdly-fast-and-wrong"),
+        pytest.param(once_a_token(is_sure_and_wrong), {}, True, id="sure-and-wrong"),
+        pytest.param(once_a_token(is_late), {}, False, id="late"),
+        pytest.param(once_a_token(belongs_to_nothing), {}, False, id="stale"),
+        pytest.param(agrees_with_all, {}, False, id="evidence-that-lies"),
+        pytest.param(lambda heard: None, ABSURD, False, id="absurdly-fast-and-silent"),
+        pytest.param(once_a_token(is_sure_and_wrong), ABSURD, True, id="absurdly-fast-and-wrong"),
     ],
 )
 def test_who_is_late_wrong_or_boasts_costs_speed_and_is_not_put_out(
-    folder: Path, says: Says, hello: Mapping[str, object]
+    folder: Path, says: Says, hello: Mapping[str, object], is_judged: bool
 ) -> None:
     async def scene(fleet: RunningFleet, expected: list[list[int]]) -> None:
         async with lying(Liar(fleet.address, "boaster", says, hello=hello)):
@@ -225,6 +225,7 @@ def test_who_is_late_wrong_or_boasts_costs_speed_and_is_not_put_out(
         assert (quarantine.held(), quarantine.num_by_kind["broken"], quarantine.num_by_kind["unasked"]) == ({}, 0, 0)
         calibrator = fleet.router.scheduler.roster.calibrator
         known = {drafter for (drafter, _), _ in calibrator.sources()}
+        assert DrafterId("boaster") in known or not is_judged
         if DrafterId("boaster") in known:  # it was sure, and what it says is worth next to nothing by now
             assert calibrator.confidence(DrafterId("boaster"), kind_at(0.8), 1, 0.9) < 0.2
 

@@ -62,8 +62,10 @@ def test_one_pass_gives_what_real_rounds_give(temperature: float) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_the_target_agrees_with_itself(temperature: float) -> None:
     target = lively_network(3)
-    for matches in draft_matches(target, texts_of(target, temperature), temperature=temperature):
-        assert all(matches)
+    texts = texts_of(target, temperature)
+    found = draft_matches(target, texts, temperature=temperature)
+    assert found == [[True] * len(text.answer) for text in texts]
+    assert all(found)
 
 
 def test_other_noise_agrees_less() -> None:

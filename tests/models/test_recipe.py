@@ -64,7 +64,9 @@ def test_it_makes_every_member(built: Recipe) -> None:
 def test_evaluation_names_every_member_and_domain(built: Recipe) -> None:
     figures = json.loads((built.work / "evaluation.json").read_text())
     assert set(figures["perplexity"]) == {"target", "general", "sql"}
+    assert set(figures["committed_per_round"]) == {"0", "0.8"}
     for temperature in ("0", "0.8"):
+        assert set(figures["committed_per_round"][temperature]) == {"general", "sql"}
         for row in figures["committed_per_round"][temperature].values():
             assert set(row) == set(DOMAINS)
             assert all(1 <= value <= 9 for value in row.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -15,6 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.router.valkey import free_port
 
 __all__ = ["Prometheus", "program", "prometheus", "reads"]
 
@@ -80,8 +81,7 @@ async def prometheus(
     config = folder / "prometheus.yml"
     times = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
     config.write_text(json.dumps({"global": times, "rule_files": list(map(str, rules)), "scrape_configs": targets}))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  # starting takes no time
             [

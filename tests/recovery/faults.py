@@ -19,10 +19,14 @@ _NUM_PULSES, _PULSE_S = 12, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`how` is for the report."""
+    """`how` is for the report. What shows that it was felt: at least so many processes are started again, and the
+    router says these words.
+    """
 
     how: str
     harm: Callable[[HarmedFleet], Awaitable[None]]
+    num_restarts: int = 0
+    says: str = ""
 
 
 async def _kill_drafter(fleet: HarmedFleet) -> None:
@@ -93,16 +97,18 @@ async def _fill_disk(fleet: HarmedFleet) -> None:
 
 
 FAULTS = {
-    "drafter lost": Fault("SIGKILL", _kill_drafter),
-    "first rank of the verifier lost": Fault("SIGKILL in mid-round", _kill_first_rank),
-    "second rank of the verifier lost": Fault("SIGKILL in mid-round", _kill_other_rank),
-    "router lost": Fault("SIGKILL", _kill_router),
-    "store lost": Fault("SIGKILL, back after a second", _kill_store),
-    "everything but the store lost": Fault("SIGKILL of router, verifier and drafters", _kill_all),
-    "no room on the store's disk": Fault("disk filled for 2 s", _fill_disk),
+    "drafter lost": Fault("SIGKILL", _kill_drafter, 1, "twin left"),
+    "first rank of the verifier lost": Fault("SIGKILL in mid-round", _kill_first_rank, 1, "verifier left"),
+    "second rank of the verifier lost": Fault("SIGKILL in mid-round", _kill_other_rank, 1, "verifier left"),
+    "router lost": Fault("SIGKILL", _kill_router, 1, "go on where another router left them"),
+    "store lost": Fault("SIGKILL, back after a second", _kill_store, 0, "the store is back"),
+    "everything but the store lost": Fault(
+        "SIGKILL of router, verifier and drafters", _kill_all, 4, "go on where another router left them"
+    ),
+    "no room on the store's disk": Fault("disk filled for 2 s", _fill_disk, 0, "the store is back"),
     "clocks jump": Fault("an hour ahead, then two back, of all processes but the store", _jump_clocks),
-    "drafter hangs": Fault(f"SIGSTOP for {_HUNG_S:.0f} s", _hang_drafter),
-    "verifier hangs": Fault(f"SIGSTOP of both ranks for {_HUNG_S:.0f} s", _hang_verifier),
+    "drafter hangs": Fault(f"SIGSTOP for {_HUNG_S:.0f} s", _hang_drafter, 0, "twin left"),
+    "verifier hangs": Fault(f"SIGSTOP of both ranks for {_HUNG_S:.0f} s", _hang_verifier, 0, "verifier left"),
     "verifier is slow": Fault(f"SIGSTOP for {_PULSE_S} s, {_NUM_PULSES} times", _slow_verifier),
 }
 NEED_A_DISK = frozenset({"no room on the store's disk"})

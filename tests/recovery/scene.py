@@ -23,6 +23,7 @@ __all__ = [
     "NUM_REQUESTS",
     "Outcome",
     "Request",
+    "check",
     "expected_answers",
     "requests",
     "summary",
@@ -37,7 +38,7 @@ _SEED = 3
 _TEMPERATURES = (0.0, 0.8)
 _MODES = ("fleet", "pearl", "vanilla", "off")
 _WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "then", "it", "went", "home", "to", "eat", "some", "fish")
-_RESUME_FOR_S = 120.0
+_RESUME_FOR_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,23 @@ class _Heard:
     tokens: list[int] = field(default_factory=list)
     failure: str = ""
     num_twice: int = 0
+    num_guessed: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        return len(self.tokens) == NUM_TOKENS or bool(self.failure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a fault did to the requests. `recovery_s`: until every one of them that went on had a token again."""
+    """What a fault did to the requests, of which so many were in flight when it began and when it was over.
+    `num_guessed`: of their tokens, by drafters. `recovery_s`: until every one of them that went on had a token again.
+    """
 
     num_requests: int
+    num_in_flight: int
+    num_in_flight_after: int
+    num_guessed: int
     num_lost: int
     num_duplicated: int
     num_changed: int
@@ -121,7 +132,8 @@ async def survive(
         ]
         await until(lambda: all(len(each.tokens) >= 3 for each in heard), "all requests have begun")
         began_s = time.monotonic()
-        harming = asyncio.ensure_future(harm())
+        num_in_flight = _num_in_flight(heard)
+        harming = asyncio.create_task(_num_in_flight_after(harm, heard))
         # Tokens that were on their way are no recovery: what counts is what comes a moment after the harm.
         await asyncio.sleep(0.2)
         before = [len(each.tokens) for each in heard]
@@ -134,6 +146,9 @@ async def survive(
         await asyncio.gather(harming, *clients)
     return Outcome(
         num_requests=len(wanted),
+        num_in_flight=num_in_flight,
+        num_in_flight_after=harming.result(),
+        num_guessed=sum(each.num_guessed for each in heard),
         num_lost=sum(bool(each.failure) or len(each.tokens) < NUM_TOKENS for each in heard),
         num_duplicated=sum(each.num_twice > 0 for each in heard),
         num_changed=sum(
@@ -144,8 +159,24 @@ async def survive(
     )
 
 
+def check(outcome: Outcome) -> None:
+    """Nothing was lost, told twice or changed, and there was something that could have been."""
+    assert outcome.is_clean, outcome
+    assert outcome.num_in_flight, f"the harm came when all was over: {outcome}"
+    assert outcome.num_guessed, f"no drafter had a part in it: {outcome}"
+
+
+def _num_in_flight(heard: Sequence[_Heard]) -> int:
+    return sum(not each.has_ended for each in heard)
+
+
+async def _num_in_flight_after(harm: Callable[[], Awaitable[None]], heard: Sequence[_Heard]) -> int:
+    await harm()
+    return _num_in_flight(heard)
+
+
 def _went_on(heard: _Heard, before: int) -> bool:
-    return len(heard.tokens) > before or len(heard.tokens) == NUM_TOKENS or bool(heard.failure)
+    return len(heard.tokens) > before or heard.has_ended
 
 
 async def _listen(client: AsyncClient, request: Request, heard: _Heard, name: str) -> None:
@@ -161,6 +192,7 @@ async def _listen(client: AsyncClient, request: Request, heard: _Heard, name: st
         ):
             if event.token_id is not None:
                 heard.num_twice += event.index is not None and event.index < len(heard.tokens)
+                heard.num_guessed += event.drafter is not None
                 heard.tokens.append(event.token_id)
     except SpecfleetClientError as error:
         heard.failure = f"{name}: {error}"
@@ -186,12 +218,12 @@ def summary(outcomes: Sequence[tuple[str, Outcome]]) -> str:
 def table(outcomes: Mapping[str, tuple[str, Outcome]]) -> str:
     """The report of one round of each, in Markdown."""
     lines = [
-        "| fault | how | requests in flight | lost | duplicated | changed | recovery s |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| fault | how | requests in flight | when it was over | lost | duplicated | changed | recovery s |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for fault, (how, of) in outcomes.items():
         lines.append(
-            f"| {fault} | {how} | {of.num_requests} | {of.num_lost} | {of.num_duplicated} | {of.num_changed} | "
-            f"{of.recovery_s:.1f} |"
+            f"| {fault} | {how} | {of.num_in_flight} | {of.num_in_flight_after} | {of.num_lost} | "
+            f"{of.num_duplicated} | {of.num_changed} | {of.recovery_s:.1f} |"
         )
     return "\n".join(lines)

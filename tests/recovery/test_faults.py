@@ -12,7 +12,7 @@ from tests.engine.checkpoints import write_checkpoint
 from tests.recovery.disk import small_disk
 from tests.recovery.faults import FAULTS, NEED_A_DISK
 from tests.recovery.fleet import HarmedFleet, harmed_fleet
-from tests.recovery.scene import Outcome, Request, expected_answers, requests, table, undergo
+from tests.recovery.scene import Outcome, Request, check, expected_answers, requests, table, undergo
 from tests.router.valkey import valkey
 from tests.service.fleet import engine_of
 
@@ -56,7 +56,9 @@ def test_every_request_ends_as_if_nothing_had_happened(
 ) -> None:
     if name in NEED_A_DISK and not fleet.store.folder.is_mount():
         pytest.skip("a disk that can be filled is made by mounting one, which needs root")
-    wanted, expected = answers
-    outcome = loop.run(undergo(fleet, FAULTS[name], wanted, expected, name.replace(" ", "-")))
-    OUTCOMES[name] = FAULTS[name].how, outcome
-    assert outcome.is_clean, outcome
+    fault, num_restarts, num_said = FAULTS[name], fleet.num_restarts, len(fleet.router.log.read_text())
+    outcome = loop.run(undergo(fleet, fault, *answers, name.replace(" ", "-")))
+    OUTCOMES[name] = fault.how, outcome
+    check(outcome)
+    assert fleet.num_restarts - num_restarts >= fault.num_restarts
+    assert fault.says in (said := fleet.router.log.read_text()[num_said:]), f"it was not felt; the router said\n{said}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,7 +17,7 @@ from speculation.fusion import FusionKind
 from speculation.manner import Manner, MannerChoice
 from tests.engine.checkpoints import write_checkpoint
 from tests.engine.rig import Model, random_tokens
-from tests.router.rig import Fleet, GarbageDrafter, InlineDrafter
+from tests.router.rig import Collected, Fleet, GarbageDrafter, InlineDrafter
 
 SAMPLINGS = [
     SamplingParams(),
@@ -25,6 +25,7 @@ SAMPLINGS = [
     SamplingParams(temperature=1.0, seed=5, repetition_penalty=1.2, presence_penalty=0.3),
 ]
 MAX_TOKENS = 14
+Truth = Callable[[Sequence[int]], list[int]]
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +45,32 @@ def all_plain(model: Model, prompts: Sequence[Sequence[int]]) -> list[list[int]]
     return [plain(model, prompt, SAMPLINGS[index % 3]) for index, prompt in enumerate(prompts)]
 
 
+def truth_of(prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Truth:
+    """What comes after a text that began with one of these prompts."""
+
+    def truth(text: Sequence[int]) -> list[int]:
+        index = next(index for index, prompt in enumerate(prompts) if list(text[: len(prompt)]) == list(prompt))
+        return list(texts[index][len(text) - len(prompts[index]) :])
+
+    return truth
+
+
+def num_guessed(outputs: Sequence[Collected]) -> int:
+    return sum(drafter is not None for output in outputs for drafter in output.guessed_by)
+
+
 @pytest.mark.parametrize("mode", [*MODES, "fleet-routing", "fleet-budget", "fleet-fusion-run_ahead"])
 def test_every_mode_gives_the_targets_own_tokens(model: Model, mode: str) -> None:
-    rng = random.Random(mode)
+    rng, all_outputs = random.Random(mode), list[Collected]()
     for case in range(6):
         prompts = [random_tokens(rng, rng.randint(1, 40)) for _ in range(rng.randint(1, 4))]
         expected = all_plain(model, prompts)
         engine = model.engine()
         num_free = engine.num_free_blocks
         fleet = Fleet(engine, seed=case, max_running=rng.randint(1, 4), is_priced=case % 2 == 1)
-        truths = {tuple(prompt): [*prompt, *text] for prompt, text in zip(prompts, expected, strict=True)}
-
-        def truth(text: Sequence[int], truths: dict[tuple[int, ...], list[int]] = truths) -> Sequence[int]:
-            whole = next(whole for prompt, whole in truths.items() if tuple(text[: len(prompt)]) == prompt)
-            return whole[len(text) :]
-
-        fleet.add(InlineDrafter(GarbageDrafter("garbage", case), "garbage"))
-        fleet.add(InlineDrafter(GarbageDrafter("knows", case, truth), "knows"))
+        truth = truth_of(prompts, expected)
+        for index, name in enumerate(("first", "second")):
+            fleet.add(InlineDrafter(GarbageDrafter(name, case + index, truth), name))
         outputs = [
             fleet.submit(str(index), prompt, SAMPLINGS[index % 3], mode=mode, max_tokens=MAX_TOKENS)
             for index, prompt in enumerate(prompts)
@@ -70,18 +80,20 @@ def test_every_mode_gives_the_targets_own_tokens(model: Model, mode: str) -> Non
         fleet.settle()
         assert engine.num_free_blocks == num_free
         assert all(not drafter.drafter.texts for drafter in fleet.drafters.values())  # type: ignore[attr-defined]
+        all_outputs += outputs
+    assert (num_guessed(all_outputs) > 2 * MAX_TOKENS) is (mode != "off")
 
 
 def test_changes_of_manner_at_any_moment_change_no_token(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(5)
     monkeypatch.setattr(MannerChoice, "now", lambda self, kind, manners: rng.choice(manners))
-    used: set[Manner] = set()
+    used, all_outputs = set[Manner](), list[Collected]()
     for case in range(6):
         prompts = [random_tokens(rng, rng.randint(1, 40)) for _ in range(3)]
         expected = all_plain(model, prompts)
         fleet = Fleet(model.engine(), seed=case, is_priced=True)
         for name in ("first", "second"):
-            fleet.add(InlineDrafter(GarbageDrafter(name, case), name))
+            fleet.add(InlineDrafter(GarbageDrafter(name, case, truth_of(prompts, expected)), name))
         outputs = [
             fleet.submit(str(index), prompt, SAMPLINGS[index % 3], mode="fleet", max_tokens=MAX_TOKENS)
             for index, prompt in enumerate(prompts)
@@ -92,7 +104,9 @@ def test_changes_of_manner_at_any_moment_change_no_token(model: Model, monkeypat
 
         fleet.run(look)
         assert [output.tokens for output in outputs] == expected
+        all_outputs += outputs
     assert used == set(Manner)
+    assert num_guessed(all_outputs) > 2 * MAX_TOKENS
 
 
 def everyone(draftings: Sequence[Drafting], **_: object) -> None:
@@ -105,16 +119,11 @@ def everyone(draftings: Sequence[Drafting], **_: object) -> None:
 def test_drafters_that_work_together_give_the_targets_own_tokens(
     model: Model, fusion: FusionKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = random.Random(str(fusion))
-    num_guessed = 0
+    rng, all_outputs = random.Random(str(fusion)), list[Collected]()
     for case in range(8):
         prompts = [random_tokens(rng, rng.randint(1, 40)) for _ in range(2)]
         expected = all_plain(model, prompts)
-        wholes = [[*prompt, *text] for prompt, text in zip(prompts, expected, strict=True)]
-
-        def truth(text: Sequence[int], wholes: list[list[int]] = wholes) -> Sequence[int]:
-            return next(whole for whole in wholes if whole[: len(text)] == list(text))[len(text) :]
-
+        truth = truth_of(prompts, expected)
         fleet = Fleet(model.engine(), seed=case, fusion=fusion)
         monkeypatch.setattr(fleet.scheduler.roster, "assign", everyone)
         for name in ("garbage", "knows", "knows too"):
@@ -134,8 +143,8 @@ def test_drafters_that_work_together_give_the_targets_own_tokens(
 
         fleet.run(happen)
         assert [output.tokens for output in outputs] == expected
-        num_guessed += sum(drafter is not None for output in outputs for drafter in output.guessed_by)
-    assert num_guessed > 8 * MAX_TOKENS / 2
+        all_outputs += outputs
+    assert num_guessed(all_outputs) > 8 * MAX_TOKENS / 2
 
 
 def test_good_drafts_save_rounds_and_are_credited(model: Model) -> None:
@@ -262,8 +271,8 @@ def test_who_boasts_and_says_nothing_is_waited_for_once(model: Model, mode: str)
 
 
 def test_drafters_come_and_go_and_the_verifier_is_lost(model: Model) -> None:
-    rng = random.Random(7)
-    for case in range(12):
+    rng, num_lost, all_outputs = random.Random(7), 0, list[Collected]()
+    for case in range(8):
         prompts = [random_tokens(rng, rng.randint(1, 30)) for _ in range(3)]
         expected = all_plain(model, prompts)
         fleet = Fleet(model.engine(), seed=case)
@@ -273,21 +282,28 @@ def test_drafters_come_and_go_and_the_verifier_is_lost(model: Model) -> None:
             for index, (prompt, mode) in enumerate(zip(prompts, modes, strict=True))
         ]
 
-        def happen(fleet: Fleet = fleet, case: int = case) -> None:
+        truth = truth_of(prompts, expected)
+
+        def happen(fleet: Fleet = fleet, case: int = case, truth: Truth = truth) -> None:
+            nonlocal num_lost
             chance = rng.random()
-            if chance < 0.05:
+            if chance < 0.15:
                 name = f"garbage{rng.randrange(3)}"
                 if DrafterId(name) in fleet.drafters:
                     fleet.remove(DrafterId(name))
                 else:
-                    fleet.add(InlineDrafter(GarbageDrafter(name, case), name))
-            elif chance < 0.07:
+                    fleet.add(InlineDrafter(GarbageDrafter(name, case, truth), name))
+            elif chance < 0.2:
+                num_lost += 1
                 fleet.verifier = type(fleet.verifier)(model.engine(), fleet.clock)
                 fleet.scheduler.verifier_left()
                 fleet.scheduler.verifier_joined(fleet.verifier.offer(), fleet.verifier)
 
         fleet.run(happen)
         assert [output.tokens for output in outputs] == expected
+        all_outputs += outputs
+    assert num_lost >= 8
+    assert num_guessed(all_outputs) > 2 * MAX_TOKENS
 
 
 def test_a_cancelled_sequence_leaves_nothing(model: Model) -> None:

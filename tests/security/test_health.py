@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from specfleet.cli.app import app
 from specfleet.health import READY, health_face, main
 from specfleet.v1 import admin_pb2, admin_pb2_grpc
+from tests.router.valkey import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
@@ -33,8 +34,7 @@ HEALTH = health_pb2.HealthCheckResponse
 
 def test_nobody_can_keep_the_face_for_himself() -> None:
     """By calls that are begun and not finished, more than it has threads for, and by connections that say nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     over = threading.Event()
 
     def never() -> Iterator[Never]:
@@ -73,8 +73,7 @@ def test_a_closed_router_tells_of_its_health_and_of_nothing_else(ours: Path, tmp
     router = {"host": "127.0.0.1", "grpc_port": 0, "http_port": 0}
     fleet = {"engine": {"model": "m"}, "store": {"url": "memory"}, "router": router, "security": closed}
     file.write_text(json.dumps(fleet))  # which is YAML
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-u", "-m", "router", "--config", str(file), "--health", address]
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -26,6 +27,7 @@ from workers.verifier.hello import hello_of, probe
 from workers.verifier.node import VerifierNode
 
 DEADLINE_S = 60.0
+T = TypeVar("T")
 
 
 def engine_of(folder: Path, **settings: object) -> EngineConfig:
@@ -90,6 +92,7 @@ class RunningFleet:
         temperature: float = 0.0,
         seed: int = 1,
         max_tokens: int = 16,
+        drafters: Sequence[str] = (),
         **request: object,
     ) -> Said:
         said = Said()
@@ -98,7 +101,7 @@ class RunningFleet:
                 prompt=prompt,
                 sampling=types_pb2.Sampling(temperature=temperature, seed=seed),
                 stop=pb.Stop(max_tokens=max_tokens, ignore_eos=True),
-                speculation=pb.Speculation(mode=f"MODE_{mode.upper()}"),
+                speculation=pb.Speculation(mode=f"MODE_{mode.upper()}", drafters=drafters),
                 **request,  # type: ignore[arg-type]
             ),
             timeout=DEADLINE_S,
@@ -153,3 +156,14 @@ async def running_fleet(
             yield fleet
         finally:
             await fleet.close()
+
+
+@contextlib.contextmanager
+def kept(living: contextlib.AbstractAsyncContextManager[T]) -> Iterator[tuple[asyncio.Runner, T]]:
+    """What several tests share one after another, and the loop it lives in, which rests between them."""
+    with asyncio.Runner() as runner:
+        entered = runner.run(living.__aenter__())
+        try:
+            yield runner, entered
+        finally:
+            runner.run(living.__aexit__(None, None, None))

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,6 +21,7 @@ from contracts.clock import SystemClock
 from contracts.config import DrafterConfig, EngineConfig
 from engine.local_group import local_engine
 from specfleet.v1 import admin_pb2, admin_pb2_grpc
+from tests.router.valkey import free_port
 from workers.drafter_node.hosting import hosted
 from workers.process import Worker, serve
 from workers.verifier.hello import hello_of, probe
@@ -43,7 +43,7 @@ class RouterProcess:
         drafters: Mapping[str, DrafterConfig] | None = None,
         **router: object,
     ) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.log = folder / f"router-{self.port}.log"
         self.file = folder / f"router-{self.port}.yaml"
@@ -200,8 +200,3 @@ async def until(is_so: Callable[[], object], what: str = "it came to be", *, pat
                 await asyncio.sleep(0.01)
             return
     raise AssertionError(f"expected within {patience_s} s: {what}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

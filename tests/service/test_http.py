@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import pytest
 
 from contracts.config import DrafterConfig
 from tests.engine.checkpoints import write_checkpoint
-from tests.service.fleet import RunningFleet, engine_of, running_fleet
+from tests.service.fleet import RunningFleet, engine_of, kept, running_fleet
 
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant: "
-Scene = Callable[[RunningFleet, openai.AsyncOpenAI, httpx.AsyncClient], Awaitable[None]]
+Scene = Callable[[RunningFleet, openai.AsyncOpenAI, httpx.AsyncClient], Coroutine[None, None, None]]
+Play = Callable[[Scene], None]
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +41,14 @@ async def faces(folder: Path) -> AsyncIterator[tuple[RunningFleet, openai.AsyncO
             yield fleet, official, plain
 
 
-def play(folder: Path, scene: Scene) -> None:
-    async def run() -> None:
-        async with faces(folder) as (fleet, official, plain):
-            await scene(fleet, official, plain)
+@pytest.fixture(scope="module")
+def play(folder: Path) -> Iterator[Play]:
+    """Plays a scene to one fleet, which stands for the whole file: none of them may leave it worse."""
+    with kept(faces(folder)) as (runner, (fleet, official, plain)):
+        yield lambda scene: runner.run(scene(fleet, official, plain))
 
-    asyncio.run(run())
 
-
-def test_the_official_client_completes_and_chats(folder: Path) -> None:
+def test_the_official_client_completes_and_chats(play: Play) -> None:
     async def scene(fleet: RunningFleet, official: openai.AsyncOpenAI, plain: httpx.AsyncClient) -> None:
         models = await official.models.list()
         assert [model.id for model in models.data] == ["tiny"]
@@ -81,10 +81,10 @@ def test_the_official_client_completes_and_chats(folder: Path) -> None:
             texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
         assert texts == [choice.message.content for choice in answer.choices]
 
-    play(folder, scene)
+    play(scene)
 
 
-def test_an_answer_by_schema_is_json_in_every_mode(folder: Path) -> None:
+def test_an_answer_by_schema_is_json_in_every_mode(play: Play) -> None:
     schema = {
         "type": "object",
         "properties": {"ok": {"type": "boolean"}, "sizes": {"type": "array", "items": {"enum": [1, 2]}, "maxItems": 2}},
@@ -110,7 +110,7 @@ def test_an_answer_by_schema_is_json_in_every_mode(folder: Path) -> None:
         assert isinstance(said["ok"], bool)
         assert all(size in (1, 2) for size in said["sizes"])
 
-    play(folder, scene)
+    play(scene)
 
 
 async def white_space(plain: httpx.AsyncClient, fleet: RunningFleet) -> list[int]:
@@ -148,7 +148,7 @@ async def white_space(plain: httpx.AsyncClient, fleet: RunningFleet) -> list[int
         ("chat/completions", {"messages": [{"role": "user", "content": "x"}], "top_logprobs": 2}, 400, "logprobs"),
     ],
 )
-def test_every_refusal_says_what_is_wrong(folder: Path, path: str, body: object, status: int, words: str) -> None:
+def test_every_refusal_says_what_is_wrong(play: Play, path: str, body: object, status: int, words: str) -> None:
     async def scene(fleet: RunningFleet, official: openai.AsyncOpenAI, plain: httpx.AsyncClient) -> None:
         answer = await plain.post(f"/v1/{path}", json=body)
         assert answer.status_code == status, answer.text
@@ -157,10 +157,10 @@ def test_every_refusal_says_what_is_wrong(folder: Path, path: str, body: object,
         assert error["type"]
         assert (await fleet.say("still here", max_tokens=2)).tokens
 
-    play(folder, scene)
+    play(scene)
 
 
-def test_broken_bodies_and_vanishing_clients_do_no_harm(folder: Path) -> None:
+def test_broken_bodies_and_vanishing_clients_do_no_harm(play: Play) -> None:
     async def scene(fleet: RunningFleet, official: openai.AsyncOpenAI, plain: httpx.AsyncClient) -> None:
         answer = await plain.post("/v1/completions", content=b'{"prompt": "a"}')
         assert "the content-type is ''; it must be application/json" in answer.text
@@ -178,4 +178,4 @@ def test_broken_bodies_and_vanishing_clients_do_no_harm(folder: Path) -> None:
         assert (await plain.get("/readyz")).status_code == 200
         assert "specfleet_rounds_total" in (await plain.get("/metrics")).text
 
-    play(folder, scene)
+    play(scene)

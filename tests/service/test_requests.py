@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from router.front import FrontLimits
 from specfleet.v1 import inference_pb2 as pb
 from specfleet.v1 import types_pb2
 from tests.engine.checkpoints import write_checkpoint
-from tests.service.fleet import RunningFleet, engine_of, running_fleet
+from tests.service.fleet import RunningFleet, engine_of, kept, running_fleet
 
-Scene = Callable[[RunningFleet], Awaitable[None]]
+Scene = Callable[[RunningFleet], Coroutine[None, None, None]]
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +29,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("requests") / "tiny", "llama")
 
 
+def with_a_twin(folder: Path, limits: FrontLimits | None = None) -> AbstractAsyncContextManager[RunningFleet]:
+    return running_fleet(
+        engine_of(folder), {"twin": DrafterConfig(kind="model", engine=engine_of(folder))}, limits=limits
+    )
+
+
 def play(folder: Path, scene: Scene, limits: FrontLimits | None = None) -> None:
     async def run() -> None:
-        drafters = {"twin": DrafterConfig(kind="model", engine=engine_of(folder))}
-        async with running_fleet(engine_of(folder), drafters, limits=limits) as fleet:
+        async with with_a_twin(folder, limits) as fleet:
             await scene(fleet)
 
     asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def play_on(folder: Path) -> Iterator[Callable[[Scene], None]]:
+    """Plays scenes to one fleet, one after another: none of them may leave it worse."""
+    with kept(with_a_twin(folder)) as (runner, fleet):
+        yield lambda scene: runner.run(scene(fleet))
 
 
 def request(name: str, **fields: object) -> pb.GenerateRequest:
@@ -141,7 +154,7 @@ def test_overload_is_refused_at_once_with_a_hint(folder: Path) -> None:
     ],
 )
 def test_bad_requests_are_named_and_the_fleet_goes_on(
-    folder: Path, fields: dict[str, object], code: str, words: str
+    play_on: Callable[[Scene], None], fields: dict[str, object], code: str, words: str
 ) -> None:
     async def scene(fleet: RunningFleet) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -150,4 +163,4 @@ def test_bad_requests_are_named_and_the_fleet_goes_on(
         assert words in (refused.value.details() or "")
         assert (await fleet.say("still here", max_tokens=2)).tokens
 
-    play(folder, scene)
+    play_on(scene)

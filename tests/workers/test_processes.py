@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
@@ -25,6 +24,7 @@ from engine.work import Verify
 from specfleet.health import READY
 from specfleet.v1 import fleet_pb2
 from tests.engine.checkpoints import write_checkpoint
+from tests.router.valkey import free_port
 from tests.workers.router_side import Peer, Refusal, RouterSide, item, opening
 from workers.process import checked_name
 
@@ -186,8 +186,7 @@ def test_one_of_many_processes_of_a_drafter_has_a_name_of_its_own_and_tells_of_i
                 await asyncio.sleep(0.02)
 
     async def run() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
-            address, port = f"127.0.0.1:{taken.getsockname()[1]}", other.getsockname()[1]
+        address, port = f"127.0.0.1:{free_port()}", free_port()
         names = ("--name", "lookup", "--as", "lookup-3", "--health", address)
         with grpc.insecure_channel(address, options=[("grpc.max_reconnect_backoff_ms", 100)]) as channel:
             async with started("workers.drafter", config, f"127.0.0.1:{port}", *names):
