@@ -35,8 +35,8 @@ setup: $(STAMP)  ## Create .venv with everything the project needs (again after 
 serve: setup  ## Start the fleet of fleet.yaml on this machine, until Ctrl-C
 	$(BIN)/python -m cluster up -c fleet.yaml
 
-test: setup  ## Run the tests, two files at a time, slow ones first
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/helm
+test: setup  ## Run the tests, three files at a time, for the slow ones wait a lot and come first
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/helm
 
 check: setup  ## Lint, format, types, import arrows, what is made from code, chart and dashboards
 	$(BIN)/ruff check .

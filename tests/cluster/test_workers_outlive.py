@@ -169,7 +169,8 @@ def test_workers_outlive_their_supervisor_and_the_next_one_finds_them(
             survive(of.router.address, lose_the_supervisor_and_then_a_worker, wanted, expected, "no-supervisor")
         )
         check(outcome)
-        assert {pids["verifier"], pids["lookup"], pids["twin-0"]} < of.workers()
+        assert {pids["verifier"], pids["lookup"], pids["twin-0"]} <= of.workers()
+        until(lambda: len(of.workers()) == 4, "Ray has started the other twin again")
 
     spare = {"kind": "recycling", "labels": PLACE, "num_cpus": 0.5}
     of.write(twin={**twin, "replicas": 1}, spare=spare, guest=guest)
