@@ -15,12 +15,11 @@ __all__ = ["AsyncOpenRequests", "OpenRequests"]
 _TIMEOUT_S = 2.0
 
 
-class OpenRequests:
-    """For `Client`."""
+class _Open:
+    """What both kinds of client remember."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self) -> None:
         self.is_closed = False
-        self._transport = transport
         self._open: set[Delivery] = set()
 
     def begin(self, delivery: Delivery) -> None:
@@ -32,6 +31,14 @@ class OpenRequests:
     def has(self, delivery: Delivery) -> bool:
         """Whether it has begun, and neither ended nor was left."""
         return delivery in self._open
+
+
+class OpenRequests(_Open):
+    """For `Client`."""
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__()
+        self._transport = transport
 
     def leave(self, delivery: Delivery, timeout_s: float = _TIMEOUT_S) -> None:
         """Cancels it, unless it has ended or was left before."""
@@ -51,24 +58,13 @@ class OpenRequests:
             self.leave(delivery, max(ends_s - time.monotonic(), 0.0))
 
 
-class AsyncOpenRequests:
+class AsyncOpenRequests(_Open):
     """For `AsyncClient`. Cancels in tasks of their own: whoever leaves may be cancelled while it waits for that."""
 
     def __init__(self, transport: AsyncTransport) -> None:
-        self.is_closed = False
+        super().__init__()
         self._transport = transport
-        self._open: set[Delivery] = set()
         self._cancelling: set[asyncio.Task[None]] = set()
-
-    def begin(self, delivery: Delivery) -> None:
-        self._open.add(delivery)
-
-    def end(self, delivery: Delivery) -> None:
-        self._open.discard(delivery)
-
-    def has(self, delivery: Delivery) -> bool:
-        """Whether it has begun, and neither ended nor was left."""
-        return delivery in self._open
 
     async def leave(self, delivery: Delivery) -> None:
         """Cancels it, unless it has ended or was left before."""

@@ -8,9 +8,10 @@ from contracts.clock import VirtualClock
 from contracts.types import ROOT, DrafterId, DraftNode, SamplingParams, SequenceId, TenantId, Verdict
 from router.drafter_pool import DrafterPool
 from router.modes import mode_parts
-from router.orders import Draft, DrafterOffer, DrafterOrders, Drafts
+from router.orders import Draft, DrafterOrders, Drafts
 from router.sequence import RoutedSequence
 from speculation.roster import Roster
+from tests.router.offers import drafter_offer
 from tests.router.rig import Collected
 
 TENANT, SURE, UNSURE = TenantId("t"), DrafterId("sure"), DrafterId("unsure")
@@ -40,19 +41,7 @@ class Scene:
             output=Collected(100),
         )
         for drafter in (SURE, UNSURE):
-            offer = DrafterOffer(
-                drafter=drafter,
-                kind="model",
-                model=None,
-                has_logits=True,
-                num_logprobs=0,
-                capacity=8,
-                step_s=0.001,
-                prefill_s_per_token=0.0,
-                max_context=512,
-                device="cpu",
-            )
-            self.pool.join(offer, Deaf(), [self.sequence])
+            self.pool.join(drafter_offer(drafter), Deaf(), [self.sequence])
         self.sequence.drafting.drafters = (SURE, UNSURE)
 
     def say(self, drafter: DrafterId, *tokens: int, confidence: float = 0.5) -> None:

@@ -13,12 +13,13 @@ from contracts.errors import InvalidArgument
 from contracts.types import DrafterId, DraftNode, SamplingParams, SequenceId, TenantId, Verdict
 from router.drafter_pool import DrafterPool
 from router.modes import mode_parts
-from router.orders import Draft, DrafterOffer, DrafterOrders, Drafts, Evidence
+from router.orders import Draft, DrafterOrders, Drafts, Evidence
 from router.sequence import RoutedSequence
 from speculation.drafting import Drafting
 from speculation.fusion import FusionKind
 from speculation.manner import Manner
 from speculation.roster import Roster
+from tests.router.offers import drafter_offer
 from tests.router.rig import Collected
 
 TENANT = TenantId("t")
@@ -36,17 +37,8 @@ class Heard:
         prefill_s_per_token: float = 0.0,
         max_context: int = 512,
     ) -> None:
-        self.offer = DrafterOffer(
-            drafter=name,
-            kind="model",
-            model=None,
-            has_logits=has_logits,
-            num_logprobs=0,
-            capacity=8,
-            step_s=0.001,
-            prefill_s_per_token=prefill_s_per_token,
-            max_context=max_context,
-            device="cpu",
+        self.offer = drafter_offer(
+            name, has_logits=has_logits, prefill_s_per_token=prefill_s_per_token, max_context=max_context
         )
         self.num_wanted: int | None = None
         self.num_tokens = 0

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from contracts.clock import VirtualClock
-from contracts.types import DrafterId, ModelIdentity, SamplingParams, SequenceId, TenantId
+from contracts.types import DrafterId, SamplingParams, SequenceId, TenantId
 from router.drafter_probe import DrafterProbes
 from router.modes import mode_parts
-from router.orders import DrafterOffer, DrafterOrders, VerifierOffer, VerifierOrders
+from router.orders import DrafterOrders, VerifierOrders
 from router.scheduler import Scheduler
 from router.sequence import RoutedSequence
+from tests.router.offers import drafter_offer, verifier_offer
 from tests.router.rig import Collected
 
 TENANT = TenantId("t")
 DRAFTERS = [DrafterId(name) for name in "abc"]
-MODEL = ModelIdentity(
-    name="m", architecture="x", vocab_size=9, tokenizer_digest="t", weights_digest="w", dtype="f", num_parameters=1
-)
-OFFER = VerifierOffer(
-    name="v",
-    model=MODEL,
-    num_ranks=1,
-    max_context=512,
-    max_batch_rows=64,
-    num_blocks=1000,
-    block_tokens=16,
-    eos_token_ids=frozenset(),
-    num_real_tokens=9,
-    probes=(),
-    device="cpu",
-)
 
 
 class Deaf:
@@ -44,19 +29,7 @@ class Scene:
             self.joins(drafter)
 
     def joins(self, drafter: DrafterId) -> None:
-        offer = DrafterOffer(
-            drafter=drafter,
-            kind="model",
-            model=None,
-            has_logits=True,
-            num_logprobs=0,
-            capacity=8,
-            step_s=0.001,
-            prefill_s_per_token=0.0,
-            max_context=512,
-            device="cpu",
-        )
-        self.scheduler.drafter_joined(offer, Deaf())
+        self.scheduler.drafter_joined(drafter_offer(drafter), Deaf())
         self.probes.begin(drafter, lambda text: [1, 2, 3], max_context=512)
 
     def leaves(self, drafter: DrafterId) -> None:
@@ -98,7 +71,7 @@ class Scene:
 def test_one_at_a_time_and_never_before_who_waits() -> None:
     scene = Scene()
     assert (scene.probed, len(scene.scheduler.waiting)) == ([], 0), "without a target nobody is probed"
-    scene.scheduler.verifier_joined(OFFER, Deaf())
+    scene.scheduler.verifier_joined(verifier_offer(), Deaf())
     for number in range(3):
         scene.asks(number)
     scene.probes.go_on()
@@ -117,7 +90,7 @@ def test_one_at_a_time_and_never_before_who_waits() -> None:
 
 def test_with_a_drafter_its_probe_goes_too() -> None:
     scene = Scene()
-    scene.scheduler.verifier_joined(OFFER, Deaf())
+    scene.scheduler.verifier_joined(verifier_offer(), Deaf())
     scene.probes.go_on()
     scene.leaves(DRAFTERS[0])
     assert scene.probed == [DRAFTERS[1]]

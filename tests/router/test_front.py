@@ -20,7 +20,6 @@ from router.journal.journal import StoreLost
 from router.journal.leadership import Leadership
 from router.journal.memory import MemoryJournal
 from router.journal.recorder import Recorder
-from router.orders import VerifierOffer
 from router.request import Request
 from router.request_key import RequestKey
 from router.scheduler import Scheduler
@@ -32,6 +31,7 @@ from router.target_text import TargetText
 from specfleet.keys import Limits
 from speculation.roster import Member
 from tests.engine.checkpoints import TOKENIZER_SIZE, write_tokenizer
+from tests.router.offers import verifier_offer
 
 MODEL = ModelIdentity(
     name="m",
@@ -42,19 +42,7 @@ MODEL = ModelIdentity(
     dtype="float32",
     num_parameters=1,
 )
-OFFER = VerifierOffer(
-    name="verifier",
-    model=MODEL,
-    num_ranks=1,
-    max_context=512,
-    max_batch_rows=64,
-    num_blocks=64,
-    block_tokens=16,
-    eos_token_ids=frozenset(),
-    num_real_tokens=TOKENIZER_SIZE,
-    probes=(),
-    device="cpu",
-)
+OFFER = verifier_offer(model=MODEL, num_blocks=64, num_real_tokens=TOKENIZER_SIZE)
 GRACE_S = 5.0
 
 

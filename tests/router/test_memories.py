@@ -16,8 +16,9 @@ from router.journal.journal import MemoryLimits, StoreLost
 from router.journal.leadership import Leadership
 from router.journal.memory import MemoryJournal
 from router.memories import DrafterMemories
-from router.orders import DrafterOffer, DrafterOrders, Opened
+from router.orders import DrafterOrders, Opened
 from specfleet.v1 import fleet_pb2
+from tests.router.offers import drafter_offer
 
 EVERY_S = 30.0
 A, B = TenantId("a/b"), TenantId("a")
@@ -72,19 +73,7 @@ class Drafter:
     def __init__(self, scene: Scene, name: str = "d", kind: str = "lookahead", *, remembers: bool = True) -> None:
         self.memories, self.name = scene.memories, DrafterId(name)
         self.heard: list[fleet_pb2.ToWorker] = []
-        offer = DrafterOffer(
-            drafter=self.name,
-            kind=kind,
-            model=None,
-            has_logits=False,
-            num_logprobs=0,
-            capacity=8,
-            step_s=0.001,
-            prefill_s_per_token=0.0,
-            max_context=100,
-            device="cpu",
-            remembers=remembers,
-        )
+        offer = drafter_offer(self.name, kind=kind, has_logits=False, max_context=100, remembers=remembers)
         self.memories.joined(offer, self.heard.append)
 
     def open(self, number: int, tenant: TenantId) -> None:
