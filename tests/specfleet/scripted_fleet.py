@@ -113,6 +113,7 @@ class ScriptedFleet(inference_pb2_grpc.InferenceServicer, admin_pb2_grpc.AdminSe
         self.metadata: dict[str, Any] = {}
         self.remaining_s: float | None = None
         self.stalled = threading.Event()
+        self.told_to_cancel = threading.Event()
         self.ended = threading.Event()
         self._requests: dict[str, pb.GenerateRequest] = {}
         self._cancelled: dict[str, asyncio.Event] = {}
@@ -145,6 +146,7 @@ class ScriptedFleet(inference_pb2_grpc.InferenceServicer, admin_pb2_grpc.AdminSe
         event = self._cancelled.setdefault(request.request_id, asyncio.Event())
         was_running = request.request_id in self._requests and not event.is_set()
         event.set()
+        self.told_to_cancel.set()
         return pb.CancelResponse(was_running=was_running)
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:

@@ -111,7 +111,8 @@ def cancel_again_and_again(fleet: ScriptedFleet) -> str:
         while not listening.done():
             listening.cancel()
             await asyncio.sleep(0)
-        await asyncio.to_thread(fleet.ended.wait, 10)
+        # The stream ends before that is told, and a loop that ends takes along what is still to tell.
+        await asyncio.to_thread(fleet.told_to_cancel.wait, 10)
 
     asyncio.run(cancel())
     return "hung up"
