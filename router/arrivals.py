@@ -49,6 +49,11 @@ class Arrivals:
         """A new request; None where the journal knew it and has forgotten it meanwhile."""
         return await self._come(key, lambda: self._counted(key, understood))
 
+    async def met(self, key: RequestKey) -> Request | None:
+        """What is on its way already, once it is here: it was let in when it was first asked for."""
+        coming = self._coming.get(key)
+        return None if coming is None else await asyncio.shield(coming)
+
     async def recall(self, key: RequestKey) -> Request | None:
         """What the journal has of a request, if anything; one that has not ended goes on."""
         return await self._come(key, lambda: self._recall(key))

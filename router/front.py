@@ -117,7 +117,8 @@ class Front:
         )
         self.leadership.check()
         key = RequestKey(asked.tenant, RequestId(asked.request_id or secrets.token_hex(12)))
-        if (known := self._requests.get(key)) is None:
+        known = self._requests.get(key) or await self._arrivals.met(key)
+        if known is None:
             understood = await self.admission.understand(replace(asked, request_id=key.id))
             while known is None:
                 known = self._requests.get(key) or await self._arrivals.accept(key, understood)

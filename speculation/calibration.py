@@ -102,10 +102,6 @@ class Calibrator:
         """The error of one drafter's confidences over all kinds, or of everyone's."""
         return report_of([source.errors for (of, _), source in self.sources() if drafter in (None, of)])
 
-    def forget(self, drafter: DrafterId) -> None:
-        """The drafter has left, or is another model now."""
-        self._sources = {key: source for key, source in self._sources.items() if key[0] != drafter}
-
     def merge(self, other: Calibrator) -> None:
         """Adds what another calibrator learned from other verdicts: without forgetting, the same as having learned
         from both; with it, each side's evidence weighs as it does there. What both know must not be merged twice."""

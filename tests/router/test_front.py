@@ -189,7 +189,10 @@ def test_who_stops_waiting_for_the_store_takes_no_place_from_the_request_which_i
             await asyncio.wait([waits])
             with pytest.raises(QuotaExceeded, match="3 requests at a time"):
                 await front.generate(asked("d"))
+        again = asyncio.create_task(front.generate(asked("b")))  # it has its place
+        await asyncio.sleep(0.01)
         scene.journal.may_answer.set()
+        assert await again is await b
         for request in (await front.find("a", NOBODY), await b, await c):
             decide(request, 1, 2, 3, 4)
         scene.journal.fails = True

@@ -159,16 +159,13 @@ def test_merging_with_forgetting_weighs_each_side_as_it_does_there() -> None:
         one.merge(Calibrator(horizon=10.0))
 
 
-def test_a_drafter_that_is_forgotten_is_believed_as_it_says_again() -> None:
+def test_what_is_reported_of_one_drafter_is_its_own() -> None:
     calibrator = Calibrator()
     calibrator.learn(A, KIND, 1, 0.7, chosen=True)
     for _ in range(2):
         calibrator.learn(B, KIND, 2, 0.4, chosen=False)
     assert calibrator.report(A).num_observations == 1
     assert calibrator.report(B).num_observations == pytest.approx(2, rel=1e-2)
-    calibrator.forget(B)
-    assert calibrator.report(B).num_observations == 0
-    assert calibrator.confidence(B, KIND, 2, 0.4) == 0.4
 
 
 @pytest.mark.parametrize("score", [float("nan"), -0.01, 1.01, float("inf")])
