@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-draft", type=int, default=8, metavar="N")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the verifier")
+    parser.add_argument("--with-target", action="store_true", help="drafters with a model live in the target's process")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     return parser
 
@@ -97,6 +98,7 @@ async def _measure(options: argparse.Namespace, prompts: list[Prompt]) -> list[T
         limits=limits,
         dtype=options.dtype,
         threads=options.threads,
+        with_target=options.with_target,
         prefix_cache=False,  # every turn asks the same prompts, and a mode would find what another has read
     ) as fleet:
         for together in options.together:

@@ -89,11 +89,14 @@ async def measured_fleet(
     dtype: str,
     threads: int,
     prefix_cache: bool = True,
+    with_target: bool = False,
 ) -> AsyncIterator[MeasuredFleet]:
-    """Ready when all have joined. Without a prefix cache a prompt that comes again is read again."""
+    """Ready when all have joined. Without a prefix cache a prompt that comes again is read again; `with_target` puts
+    those that have a model into the target's process."""
     names = [name_of(drafter) for drafter in drafters]
+    config = _config(target, drafters, threads=threads, with_target=with_target, dtype=dtype, prefix_cache=prefix_cache)
     async with run_router("127.0.0.1:0", limits=limits, drafter_order=names) as router:
-        with _workers(target, drafters, router.port, dtype, threads, prefix_cache) as workers:
+        with _workers(config, router.port) as workers:
             await _joined(router, ["verifier", *names])
             async with grpc.aio.insecure_channel(f"127.0.0.1:{router.port}") as channel:
                 yield MeasuredFleet(router=router, workers=workers, stub=inference_pb2_grpc.InferenceStub(channel))
@@ -119,23 +122,29 @@ async def say(
     return tuple(tokens), first_s
 
 
-@contextlib.contextmanager
-def _workers(
-    target: str, drafters: Sequence[str], port: int, dtype: str, threads: int, prefix_cache: bool
-) -> Iterator[WorkerProcesses]:
-    common = {"dtype": dtype, "prefix_cache": prefix_cache}
-    config: dict[str, Any] = {
-        "engine": {**common, "model": target, "num_threads": threads, "kv_cache_bytes": "1GiB"},
-        "drafters": {},
-    }
+def _config(
+    target: str, drafters: Sequence[str], *, threads: int, with_target: bool, **engine: str | bool
+) -> dict[str, Any]:
+    """The fleet's file; `engine` is for all of them alike."""
+    of_drafter: dict[str, dict[str, Any]] = {}
     for given in drafters:
-        engine = {**common, "model": given, "num_threads": 1, "kv_cache_bytes": "256MiB"}
-        config["drafters"][name_of(given)] = {"kind": given} if given in KINDS else {"kind": "model", "engine": engine}
+        if given in KINDS:
+            of_drafter[given] = {"kind": given}
+        else:
+            of_model = {**engine, "model": given, "num_threads": 1, "kv_cache_bytes": "256MiB"}
+            of_drafter[name_of(given)] = {"kind": "model", "engine": of_model, "with_target": with_target}
+    of_target = {**engine, "model": target, "num_threads": threads, "kv_cache_bytes": "1GiB"}
+    return {"engine": of_target, "drafters": of_drafter}
+
+
+@contextlib.contextmanager
+def _workers(config: dict[str, Any], port: int) -> Iterator[WorkerProcesses]:
+    alone = [name for name, drafter in config["drafters"].items() if not drafter.get("with_target")]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fleet.yaml"
         path.write_text(yaml.safe_dump(config))
         workers = WorkerProcesses(port=port, config=path, log=Path(folder) / "workers.log")
-        for name in ("verifier", *map(name_of, drafters)):
+        for name in ("verifier", *alone):
             workers.start(name)
         try:
             yield workers
