@@ -38,6 +38,8 @@ class Turn:
     num_tokens: int
     elapsed_s: float
     first_token_s: float
+    token_s: float
+    """Of each after the first: what reading the prompts took is in `elapsed_s` alone."""
     num_rounds: int
     router_s: float
     idle_share: float
@@ -52,8 +54,8 @@ class Turn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 when two modes disagree about a token, 2 for a request that can never work."""
     options = _parser().parse_args(arguments)
-    options.mode = options.mode or ["off", "vanilla", "pearl", "fleet"]
-    options.together = options.together or [1]
+    options.mode = list(dict.fromkeys(options.mode or ["off", "vanilla", "pearl", "fleet"]))
+    options.together = list(dict.fromkeys(options.together or [1]))
     try:
         prompts = read_prompts(options.prompts)[: options.num_prompts]
         for mode in options.mode:
@@ -126,9 +128,13 @@ async def _turn(
     num_rounds, began_s = figures.num_rounds, time.perf_counter()
     room = asyncio.Semaphore(together)
 
-    async def in_turn(prompt: Prompt) -> tuple[tuple[int, ...], float]:
+    async def in_turn(prompt: Prompt) -> tuple[tuple[int, ...], float, float]:
         async with room:
-            return await say(fleet.stub, prompt, max_tokens=options.max_tokens, temperature=options.temperature)
+            asked_s = time.perf_counter()
+            tokens, first_s = await say(
+                fleet.stub, prompt, max_tokens=options.max_tokens, temperature=options.temperature
+            )
+            return tokens, first_s, time.perf_counter() - asked_s - first_s
 
     said = await asyncio.gather(*map(in_turn, prompts))
     elapsed_s = time.perf_counter() - began_s
@@ -137,14 +143,15 @@ async def _turn(
     return Turn(
         mode=mode,
         together=together,
-        num_tokens=sum(len(tokens) for tokens, _ in said),
+        num_tokens=sum(len(tokens) for tokens, _, _ in said),
         elapsed_s=elapsed_s,
-        first_token_s=statistics.median(first_s for _, first_s in said),
+        first_token_s=statistics.median(first_s for _, first_s, _ in said),
+        token_s=sum(later_s for _, _, later_s in said) / max(sum(len(tokens) - 1 for tokens, _, _ in said), 1),
         num_rounds=figures.num_rounds - num_rounds,
         router_s=router.loop.busy_s - busy_s,
         idle_share=_idle_share(spans),
         hidden_share=_hidden_share(spans),
-        tokens=tuple(tokens for tokens, _ in said),
+        tokens=tuple(tokens for tokens, _, _ in said),
     )
 
 
@@ -180,22 +187,31 @@ def _disagreeing(turns: Sequence[Turn]) -> str | None:
 
 
 def _print_table(turns: Sequence[Turn], modes: Sequence[str]) -> None:
-    print("| requests | mode | tokens/s | times off | tokens a round | first token ms | router ms | idle | hidden |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| requests | mode | tokens/s | times off | first token ms | ms a token after it | times off's pace | "
+        "tokens a round | router ms | idle | hidden |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for together in dict.fromkeys(turn.together for turn in turns):
-        base = [turn.rate for turn in turns if (turn.mode, turn.together) == (modes[0], together)]
+        base = [turn for turn in turns if (turn.mode, turn.together) == (modes[0], together)]
         for mode in modes:
             of = [turn for turn in turns if (turn.mode, turn.together) == (mode, together)]
-            ratios = [turn.rate / other for turn, other in zip(of, base, strict=True)]
-            rate, ratio = statistics.median(t.rate for t in of), statistics.median(ratios)
+            pairs = list(zip(of, base, strict=True))
             print(
-                f"| {together} | {mode} | {rate:.1f} | {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | "
-                f"{statistics.median(t.num_tokens / t.num_rounds for t in of):.2f} | "
+                f"| {together} | {mode} | {statistics.median(t.rate for t in of):.1f} | "
+                f"{_median_and_range([turn.rate / other.rate for turn, other in pairs])} | "
                 f"{1e3 * statistics.median(t.first_token_s for t in of):.0f} | "
+                f"{1e3 * statistics.median(t.token_s for t in of):.1f} | "
+                f"{_median_and_range([other.token_s / turn.token_s for turn, other in pairs])} | "
+                f"{statistics.median(t.num_tokens / t.num_rounds for t in of):.2f} | "
                 f"{1e3 * statistics.median(t.router_s / t.num_rounds for t in of):.2f} | "
                 f"{statistics.median(t.idle_share for t in of):.0%} | "
                 f"{statistics.median(t.hidden_share for t in of):.0%} |"
             )
+
+
+def _median_and_range(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 if __name__ == "__main__":
