@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -109,16 +109,17 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         check_worker("verifier" if stream.is_verifier else "drafter")
         match hello.WhichOneof("message"):
             case "verifier_hello":
-                name, reading = self._admit_verifier(hello.verifier_hello, stream), self._read_verifier(messages)
+                name = self._admit_verifier(hello.verifier_hello, stream)
+                read = partial(self._read_verifier, messages)
             case "drafter_hello":
                 who = Stranger(name=hello.drafter_hello.name, certificate=stream.certificate)
                 offer = self._admit_drafter(hello.drafter_hello, stream, who)
-                name, reading = who.name, self._read_drafter(messages, offer, stream, who)
+                name, read = who.name, partial(self._read_drafter, messages, offer, stream, who)
             case other:
                 raise InvalidArgument(f"a worker's first message is {other}; it says hello first")
         self.streams[name] = stream
         _log.info("%s joined", name)
-        reader = stream.reader = asyncio.create_task(self._read_all(reading, stream))
+        reader = stream.reader = asyncio.create_task(self._read_all(read, stream))
         try:
             yield fleet_pb2.ToWorker(welcome=fleet_pb2.Welcome(router=self.name))
             async for message in stream.messages():
@@ -213,9 +214,10 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         if drafter.has_logits and self.front.text is not None and self.front.offer is not None:
             self.probes.begin(drafter.drafter, self.front.text.encode, max_context=self.front.offer.max_context)
 
-    async def _read_all(self, reading: Any, stream: WorkerStream) -> None:
+    async def _read_all(self, read: Callable[[], Awaitable[None]], stream: WorkerStream) -> None:
+        """Begins to read by itself: one that is thrown out before it was heard has begun nothing."""
         try:
-            await reading
+            await read()
         finally:
             stream.end()
 

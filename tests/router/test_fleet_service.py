@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,8 @@ from tests.engine.checkpoints import TOKENIZER_SIZE, write_tokenizer
 
 class Front:
     """As much of the front door as a verifier that joins has to do with."""
+
+    leadership = SimpleNamespace(check=lambda: None)
 
     def __init__(self) -> None:
         self.offer: Any = None
@@ -44,13 +48,43 @@ def hello_of(files: dict[str, bytes], name: str = "target", **fields: Any) -> fl
     return hello
 
 
-def test_a_verifier_that_is_refused_throws_nobody_out(tmp_path: Path) -> None:
-    write_tokenizer(tmp_path)
-    files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    clock = VirtualClock()
+def tokenizer_files(folder: Path) -> dict[str, bytes]:
+    write_tokenizer(folder)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def fleet_service(clock: VirtualClock) -> FleetService:
     scheduler = Scheduler(clock)
     parts: list[Any] = [Front(), SimpleNamespace(), SimpleNamespace(tokenizer="")]
-    service = FleetService("router", scheduler, SchedulingLoop(scheduler), *parts)
+    return FleetService("router", scheduler, SchedulingLoop(scheduler), *parts)
+
+
+def test_a_worker_that_is_gone_before_it_was_heard_leaves_nothing_behind(tmp_path: Path) -> None:
+    """As one that another of its name throws out in the very moment in which it joins."""
+    clock, files = VirtualClock(), tokenizer_files(tmp_path)
+    service = fleet_service(clock)
+
+    async def messages() -> AsyncIterator[fleet_pb2.FromWorker]:
+        yield fleet_pb2.FromWorker(verifier_hello=hello_of(files))
+
+    async def act() -> None:
+        joining = service.Join(messages(), None)
+        assert (await anext(joining)).HasField("welcome")
+        reader = service.streams["target"].reader
+        assert reader is not None
+        reader.cancel()
+        await clock.sleep(1.0)
+        assert reader.cancelled()
+
+    clock.run(act())
+    gc.collect()  # what was begun and never awaited is told of now, as an error
+    assert not service.streams
+
+
+def test_a_verifier_that_is_refused_throws_nobody_out(tmp_path: Path) -> None:
+    clock, files = VirtualClock(), tokenizer_files(tmp_path)
+    service = fleet_service(clock)
+    scheduler = service.scheduler
 
     def joins(hello: fleet_pb2.VerifierHello) -> WorkerStream:
         stream = WorkerStream(is_verifier=True)
