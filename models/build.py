@@ -106,6 +106,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         default=Path("build/family"),
         help="folder for tokens and training state (default: build/family)",
     )
+    parser.add_argument(
+        "--go-on-from",
+        type=Path,
+        metavar="FAMILY",
+        help="an exported family whose target is trained further and whose drafters are distilled for it, where the "
+        "state of its training is not at hand",
+    )
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; can be given several times")
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="stop after so many minutes of CPU time in training"
@@ -168,6 +175,7 @@ def build(given: argparse.Namespace) -> None:
         budget_s=60 * given.minutes,
         compiled=not given.eager,
         device=given.device,
+        before=given.go_on_from,
     )
     stop_at_signals(recipe)
     for stage in STAGES:

@@ -2,7 +2,9 @@
 figures."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from contracts.errors import CheckpointError
 from models.network import Shape
 
 SOURCES: Mapping[str, tuple[str, str]] = {
@@ -52,3 +54,17 @@ the licences of the sources ask for or allow.
 |---|---|
 {training}
 """
+
+
+def figure_on_card(folder: Path, label: str) -> str:
+    """What the card in a folder says in the row of this label."""
+    path = folder / "README.md"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise CheckpointError(f"cannot read the model card {path}: {error}") from error
+    start = f"| {label} | "
+    for line in lines:
+        if line.startswith(start) and line.endswith(" |"):
+            return line.removeprefix(start).removesuffix(" |")
+    raise CheckpointError(f"the model card {path} has no row {label!r}; give a folder made by python -m models.build")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -10,14 +10,14 @@ import torch
 from tokenizers import Tokenizer
 
 from contracts.errors import InvalidArgument
-from models.card import model_card
+from models.card import figure_on_card, model_card
 from models.checkpoint import load_state, state_files
 from models.corpus import DOMAINS, check_corpus
 from models.deepen import deepen, shallow_shape
 from models.distil import Distillation
 from models.evaluate import DRAFTER_PREFIX, TARGET, evaluate_family, print_evaluation, write_evaluation
 from models.family import GENERAL, FamilyPlan
-from models.hf_folder import export
+from models.hf_folder import export, load_network
 from models.loop import Log, TrainingLoop
 from models.network import Network, Shape, initialise
 from models.precision import fast_products
@@ -44,6 +44,8 @@ class Recipe:
     budget_s: float  # of CPU time, for what is trained from now on
     compiled: bool = True
     device: str = "cpu"
+    before: Path | None = None
+    """An exported family to go on from: its tokenizer, target and drafters. The state of its training is not needed."""
     loop: TrainingLoop | None = field(default=None, init=False)  # the one at work
 
     def stop(self) -> bool:
@@ -55,7 +57,9 @@ class Recipe:
     def prepare(self) -> None:
         check_corpus(self.corpus)
         path = self.work / "tokenizer.json"
-        if not path.is_file():
+        if self.before is not None:
+            self.take_tokenizer(load_tokenizer(self.before / TARGET / "tokenizer.json"), path)
+        elif not path.is_file():
             self.log("training the tokenizer")
             save_tokenizer(train_tokenizer(self.corpus, self.plan.vocab_size), path)
         for domain in DOMAINS:
@@ -64,6 +68,15 @@ class Recipe:
                     self.log(f"encoding {domain} {split}")
                     encode_split(self.corpus, self.tokenizer, domain, split, self.work / "tokens", seed=0)
 
+    def take_tokenizer(self, tokenizer: Tokenizer, path: Path) -> None:
+        """That of the family before: another corpus or library would make another, and its weights know this one."""
+        if not path.is_file():
+            save_tokenizer(tokenizer, path)
+        elif load_tokenizer(path).to_str() != tokenizer.to_str():
+            raise InvalidArgument(
+                f"{path} is not the tokenizer of {self.before}; give another work folder to go on from that family"
+            )
+
     @property
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.work / "tokenizer.json")
@@ -71,10 +84,13 @@ class Recipe:
     # The target -------------------------------------------------------------------------------------------------------
 
     def target(self) -> None:
-        """Shallow first, then at its full depth; at the full learning rate, for as many steps as the plan says."""
+        """Shallow first, then at its full depth, or from the family before; at the full rate, for as many steps as the
+        plan says."""
         loop = self.target_loop(self.work / "target")
         if state_files(loop.run):
             loop.resume()
+        elif self.before is not None:
+            loop.network.load_state_dict(self.member_before(TARGET, self.plan.target_shape).state_dict())
         else:
             self.start_deep(loop)
         self.run(loop, "target", until_step=self.plan.target_stable_steps)
@@ -115,9 +131,23 @@ class Recipe:
             )
 
     def target_loop(self, run: Path, shape: Shape | None = None) -> TextTraining:
+        settings = self.plan.target_training
         network = Network(shape or self.plan.target_shape)
-        initialise(network, self.plan.target_training.seed)
-        return self.text_training(network, self.plan.target_training, self.plan.target_domains, run)
+        initialise(network, settings.seed)
+        if self.before is not None:  # the text in another order than that in which it was read before
+            settings = replace(settings, seed=settings.seed + 1)
+        return self.text_training(network, settings, self.plan.target_domains, run)
+
+    def member_before(self, name: str, shape: Shape) -> Network:
+        """One of the family before."""
+        assert self.before is not None, "asked for only where there is one"
+        network = load_network(self.before / name)
+        if network.shape != shape:
+            raise InvalidArgument(
+                f"{self.before / name} has shape {network.shape.as_dict()}, the family has {shape.as_dict()} there; "
+                "only a family of the same shapes can be gone on from"
+            )
+        return network.train()
 
     def text_training(
         self, network: Network, settings: TrainingSettings, domains: Mapping[str, float], run: Path
@@ -171,7 +201,9 @@ class Recipe:
     # The drafters -----------------------------------------------------------------------------------------------------
 
     def drafters(self) -> None:
-        """Text first: the general drafter, then the specialists from it."""
+        """Text first: the general drafter, then the specialists from it. Those of a family before have read theirs."""
+        if self.before is not None:
+            return
         plan = self.plan
         for name, domains in plan.drafters.items():
             run = self.text_run(name)
@@ -230,16 +262,16 @@ class Recipe:
 
     def distil(self) -> None:
         """Every drafter, from its text run, on the continuations of its domains."""
-        self.check_finished({name: self.text_run(name) for name in self.plan.drafters}, "drafters")
+        if self.before is None:
+            self.check_finished({name: self.text_run(name) for name in self.plan.drafters}, "drafters")
         train_texts, valid_texts = self.teacher_texts("train"), self.teacher_texts("valid")
         target = self.target_network()
         for name, domains in self.plan.drafters.items():
             run = self.distil_run(name)
             if self.is_finished(run):
                 continue
-            drafter = self.network_of(self.plan.drafter_shape, self.text_run(name)).train()
             loop = Distillation(
-                drafter,
+                self.drafter_after_text(name).train(),
                 target,
                 self.plan.distil,
                 domains,
@@ -253,6 +285,11 @@ class Recipe:
             if loop.step == 0:
                 loop.report()
             self.run(loop, f"drafter {name}, distillation")
+
+    def drafter_after_text(self, name: str) -> Network:
+        if self.before is not None:
+            return self.member_before(f"{DRAFTER_PREFIX}{name}", self.plan.drafter_shape).to(self.device)
+        return self.network_of(self.plan.drafter_shape, self.text_run(name))
 
     def distil_run(self, name: str) -> Path:
         return self.work / "drafters" / f"{name}-from-{self.finished_target().name}"
@@ -278,10 +315,8 @@ class Recipe:
         loop = self.target_loop(run)
         loop.restore(state)
         losses = loop.validate()
-        num_shallow = self.num_shallow_steps()
         figures = {
-            "tokens seen": f"{state['num_tokens']:,} in {num_shallow + state['step']:,} steps, the first "
-            f"{num_shallow:,} with {self.plan.target_shallow_layers} layers",
+            "tokens seen": self.tokens_seen(state["num_tokens"], state["step"]),
             "length of a row": f"{self.plan.target_training.length} tokens; longer contexts were never trained",
             "learning rate": f"level, then falling to zero over the last {state['num_decay']:,} steps",
             "validation loss (nats a token, answers weigh most)": ", ".join(
@@ -294,6 +329,16 @@ class Recipe:
         )
         export(self.target_network().cpu(), self.tokenizer, self.out / TARGET, card=card)
         self.log(f"wrote {self.out / TARGET}")
+
+    def tokens_seen(self, num_tokens: int, num_steps: int) -> str:
+        if self.before is not None:
+            earlier = figure_on_card(self.before / TARGET, "tokens seen")
+            return f"{num_tokens:,} in {num_steps:,} steps, after {earlier} of the target that it goes on from"
+        num_shallow = self.num_shallow_steps()
+        return (
+            f"{num_tokens:,} in {num_shallow + num_steps:,} steps, the first {num_shallow:,} with "
+            f"{self.plan.target_shallow_layers} layers"
+        )
 
     def export_drafters(self) -> None:
         for name, domains in self.plan.drafters.items():
@@ -308,13 +353,16 @@ class Recipe:
 
     def drafter_card(self, name: str, domains: Mapping[str, float]) -> str:
         subject = "all domains" if name == GENERAL else " and ".join(domains)
-        text, distilled = (load_state(state_files(run)[-1]) for run in (self.text_run(name), self.distil_run(name)))
+        distilled = load_state(state_files(self.distil_run(name))[-1])
         num_texts = sum(len(load_teacher_texts(self.teacher_file(domain, "train"))) for domain in domains)
         figures = {
-            "text": f"{text['num_tokens']:,} tokens" + ("" if name == GENERAL else ", from the general drafter"),
+            "text": self.text_read(name),
             "distillation": f"{distilled['num_tokens']:,} tokens of answers in {distilled['step']:,} steps: of "
             f"{num_texts:,} continuations by the target, read several times, and of some that the drafter went on with",
         }
+        if self.before is not None:
+            earlier = figure_on_card(self.before / f"{DRAFTER_PREFIX}{name}", "distillation")
+            figures["distillation before, for the target that this one goes on from"] = earlier
         summary = (
             f"A drafter of specfleet's demo family for {subject}: it guesses what the target `target` will say next."
         )
@@ -322,6 +370,12 @@ class Recipe:
         return model_card(
             f"{DRAFTER_PREFIX}{name}", self.plan.drafter_shape, summary=summary, domains=learnt, figures=figures
         )
+
+    def text_read(self, name: str) -> str:
+        if self.before is not None:
+            return figure_on_card(self.before / f"{DRAFTER_PREFIX}{name}", "text")
+        state = load_state(state_files(self.text_run(name))[-1])
+        return f"{state['num_tokens']:,} tokens" + ("" if name == GENERAL else ", from the general drafter")
 
     def evaluate(self) -> None:
         evaluation = evaluate_family(self.out, self.corpus, num_prompts=40, max_new=96, log=self.log)

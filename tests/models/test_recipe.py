@@ -17,12 +17,14 @@ import torch
 
 from contracts.errors import CheckpointError, InvalidArgument
 from models.build import STAGES, run_stage, sole_user
+from models.card import figure_on_card
 from models.checkpoint import load_newest, load_state, state_files
 from models.corpus import DOMAINS, records
 from models.evaluate import drafter_folders
 from models.hf_folder import load_network
 from models.python_domain import module_split
 from models.recipe import Recipe, Unfinished
+from models.tokenizer import load_tokenizer
 from tests.models.tiny_family import tiny_recipe, write_corpus
 
 
@@ -247,6 +249,49 @@ def test_specialists_read_on_where_the_general_drafter_stopped(built: Recipe) ->
     assert sql is not None
     training = built.plan.drafter_training
     assert sql["sampler"]["sql"] == general["sampler"]["sql"] + built.plan.specialist_steps * training.rows
+
+
+@pytest.fixture
+def further(built: Recipe, recipe: Recipe) -> Recipe:
+    """A recipe in a work folder of its own that goes on from the family that another one exported."""
+    recipe.before = built.out
+    return recipe
+
+
+def test_it_goes_on_from_an_exported_family(built: Recipe, further: Recipe) -> None:
+    (further.work / "tokenizer.json").unlink()
+    lines: list[str] = []
+    further.log = lines.append
+    for stage in STAGES[:-1]:
+        run_stage(further, stage)
+    assert not any("shallow" in line or "text:" in line for line in lines), lines
+    assert (further.out / "target/tokenizer.json").read_bytes() == (built.out / "target/tokenizer.json").read_bytes()
+    moved = (
+        load_network(further.out / "target").embed_tokens.weight
+        - load_network(built.out / "target").embed_tokens.weight
+    )
+    assert 0 < moved.norm() < load_network(built.out / "target").embed_tokens.weight.norm()
+    for name, row in (("target", "tokens seen"), ("drafter-sql", "text")):
+        before = figure_on_card(built.out / name, row)
+        assert before in figure_on_card(further.out / name, row)
+    again = load_state(state_files(further.finished_target())[-1])
+    assert again["conditions"]["seed"] != further.plan.target_training.seed  # another order of the text
+
+
+def test_a_family_that_cannot_be_gone_on_from_is_named(built: Recipe, further: Recipe, tmp_path: Path) -> None:
+    wider = replace(further.plan.target_shape, mlp_size=128)
+    further.plan = replace(further.plan, target_shape=wider)
+    with pytest.raises(InvalidArgument, match="only a family of the same shapes"):
+        further.target()
+    further.take_tokenizer(load_tokenizer(built.out / "target/tokenizer.json"), further.work / "tokenizer.json")
+    (further.work / "tokenizer.json").write_text(
+        (built.out / "target/tokenizer.json").read_text().replace("true", "false")
+    )
+    with pytest.raises(InvalidArgument, match="is not the tokenizer of"):
+        further.prepare()
+    further.before = tmp_path / "nowhere"
+    with pytest.raises(CheckpointError, match="nowhere"):
+        further.prepare()
 
 
 def test_a_request_to_stop_in_the_last_step_of_a_run_is_heard(recipe: Recipe) -> None:
