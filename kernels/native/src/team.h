@@ -5,6 +5,7 @@
 // running is not waited for. No output is ever computed by two members together, so results depend neither
 // on the team's size nor on who computed what.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <new>
 #include <system_error>
 #include <thread>
+#include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -27,9 +29,6 @@ inline void pause_briefly() {
 // A helper spins this long for the next operation, some hundred microseconds, which bridges the gaps inside
 // a step and often those between steps; then it sleeps, so that an idle engine leaves the machine alone.
 constexpr int kSpinsBeforeSleep = 4000;
-// Pieces per member: enough that a late helper still finds some, few enough that claiming costs nothing.
-constexpr int kPiecesPerMember = 8;
-
 class Team {
  public:
   static Team& instance() {
@@ -141,21 +140,35 @@ class Team {
   alignas(64) std::atomic<int> done_{0};
 };
 
+// Where the pieces of `count` items end. The first ones are large, for every piece begins with waiting for memory; the
+// last ones are small, so that a late helper still finds some and nobody waits long for the last.
+inline void cut(int threads, int64_t count, int64_t least, std::vector<int64_t>* ends) {
+  constexpr int kSmallestOfMember = 32;
+  const int64_t smallest = std::max(least, count / (static_cast<int64_t>(threads) * kSmallestOfMember));
+  ends->clear();
+  for (int64_t first = 0; first < count;) {
+    const int64_t share = (count - first) / (2 * threads);
+    first = std::min(count, first + std::max(smallest, share));
+    ends->push_back(first);
+  }
+}
+
 // work(first, last) over the items 0..count-1 in contiguous pieces. `cost` is roughly the number of elements
 // that one item touches: what is too little to share stays with the caller.
 constexpr int64_t kLeastCostOfPiece = 16384;
 
 template <class Work>
 void share_out(int threads, int64_t count, int64_t cost, const Work& work) {
-  const int64_t least = (kLeastCostOfPiece + cost - 1) / (cost < 1 ? 1 : cost);
-  int64_t items = (count + static_cast<int64_t>(threads) * kPiecesPerMember - 1) / (threads * kPiecesPerMember);
-  if (items < least) items = least;
-  if (items < 1) items = 1;
-  const int pieces = static_cast<int>((count + items - 1) / items);
-  Team::instance().each(threads, pieces, [&](int piece) {
-    const int64_t first = piece * items;
-    work(first, first + items < count ? first + items : count);
-  });
+  const int64_t least = std::max<int64_t>(1, kLeastCostOfPiece / std::max<int64_t>(1, cost));
+  if (threads <= 1 || count <= least) {
+    if (count > 0) work(0, count);
+    return;
+  }
+  static thread_local std::vector<int64_t> store;
+  cut(threads, count, least, &store);
+  const int64_t* ends = store.data();  // the caller's: a helper has a store of its own
+  Team::instance().each(threads, static_cast<int>(store.size()),
+                        [&](int piece) { work(piece == 0 ? 0 : ends[piece - 1], ends[piece]); });
 }
 
 }  // namespace specfleet
