@@ -107,7 +107,7 @@ class Executor:
 
     def warm_up(self, steps: Iterable[tuple[torch.Tensor, Rows, torch.Tensor]]) -> None:
         """Captures steps like these, of tokens, rows and chosen rows, for which the cache must be nobody's yet."""
-        with self._where_it_runs("a step before the first request"), torch.inference_mode():
+        with self._where_it_runs("a step before the first request"):
             nowhere = torch.zeros(1, dtype=torch.int64)
             self.cache.copy(nowhere, nowhere)
             if isinstance(self.compiled, CapturedSteps):
@@ -134,10 +134,12 @@ class Executor:
                 ) from error
 
     def _run(self, message: StepMessage, hook: LayerHook | None, undroppable: frozenset[int]) -> StepOutput:
-        with torch.inference_mode(), native.use_threads(self.num_threads):
+        with native.use_threads(self.num_threads):  # and no inference_mode: nothing here has gradients to keep
             self._move(message)
             device = self.cache.keys.device
-            rows = Rows(torch.from_numpy(message.rows), message.num_rows, message.num_table_entries)
+            rows = Rows(
+                torch.from_numpy(message.rows), message.num_rows, message.num_table_entries, is_vouched_for=True
+            )
             tokens = torch.from_numpy(message.tokens)
             chosen = torch.from_numpy(message.chosen)
             is_typical = True
@@ -166,7 +168,8 @@ class Executor:
 
     def _move(self, message: StepMessage) -> None:
         """A move takes the memory that it needs before it writes, so one that found none has done nothing yet."""
-        self._moves.extend(moves(message.copies))
+        if message.copies.size:
+            self._moves.extend(moves(message.copies))
         while self._moves:
             self.cache.copy(*self._moves[0])
             self._moves.popleft()

@@ -66,7 +66,7 @@ class StepMessage:
     @staticmethod
     def array(name: str, values: Items[Any]) -> Array:
         """A field's array. Most fields are empty in most steps, and share theirs: making one takes as long as a row."""
-        return np.array(values, StepMessage.DTYPES[name]) if values else _EMPTY[name]
+        return np.array(values, _TYPES[name]) if values else _EMPTY[name]
 
     @staticmethod
     def goodbye() -> StepMessage:
@@ -110,6 +110,7 @@ class StepMessage:
         )
 
 
+_TYPES = {name: np.dtype(dtype) for name, dtype in StepMessage.DTYPES.items()}  # reading such a word takes a while
 _EMPTY: dict[str, Array] = {
     name: np.zeros((0, _COLUMNS[name]) if name in _COLUMNS else 0, dtype) for name, dtype in StepMessage.DTYPES.items()
 }

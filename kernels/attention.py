@@ -98,7 +98,7 @@ def _check_for_gpu(rows: Rows, cache: KVCache, group: int) -> None:
 
 def _check_keys(rows: Rows, cache: KVCache) -> None:
     """Refuses keys that are not in the cache, and rows that list more or fewer than they see."""
-    if (into := ("keys", cache.num_blocks)) in rows.fits or rows.count == 0:
+    if rows.is_known_to_fit(into := ("keys", cache.num_blocks)):
         return
     n, flat = rows.count, rows.host.numpy()
     positions, _, in_table, table_offsets = flat[: 4 * n].reshape(4, n)
@@ -123,7 +123,7 @@ def _check_keys(rows: Rows, cache: KVCache) -> None:
     ):
         if held.size and not 0 <= held.min() <= held.max() < end:
             raise ValueError(f"{name} must be 0 to {end - 1}, got {held.min()} to {held.max()}")
-    rows.fits.add(into)
+    rows.note_fit(into)
 
 
 def attention_reference(

@@ -131,7 +131,7 @@ def _checked_heads(
 
 def _check_places(rows: Rows, num_positions: int, num_slots: int) -> None:
     """Refuses positions without an angle and slots outside the cache."""
-    if (into := ("places", num_positions, num_slots)) in rows.fits or rows.count == 0:
+    if rows.is_known_to_fit(into := ("places", num_positions, num_slots)):
         return
     for name, numbers, end in (
         ("positions", rows.positions.numpy(), num_positions),
@@ -140,7 +140,7 @@ def _check_places(rows: Rows, num_positions: int, num_slots: int) -> None:
         least, most = numbers.min(), numbers.max()
         if least < 0 or most >= end:
             raise ValueError(f"{name} must be 0 to {end - 1}, got {least} to {most}")
-    rows.fits.add(into)
+    rows.note_fit(into)
 
 
 def _rotated(

@@ -58,17 +58,27 @@ def num_threads() -> int:
     return _setting.num_threads
 
 
-@contextlib.contextmanager
-def use_threads(count: int) -> Iterator[None]:
+class _UseThreads:
+    """Every step enters it, so it is no generator."""
+
+    __slots__ = ("before", "count")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __enter__(self) -> None:
+        self.before = _setting.num_threads
+        _setting.num_threads = self.count
+
+    def __exit__(self, *error: object) -> None:
+        _setting.num_threads = self.before
+
+
+def use_threads(count: int) -> contextlib.AbstractContextManager[None]:
     """Operations inside use `count` threads. Results do not depend on it."""
     if count < 1:
         raise ValueError(f"an operation needs at least one thread, got {count}")
-    before = _setting.num_threads
-    _setting.num_threads = count
-    try:
-        yield
-    finally:
-        _setting.num_threads = before
+    return _UseThreads(count)
 
 
 @contextlib.contextmanager
