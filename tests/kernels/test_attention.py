@@ -28,7 +28,7 @@ from tests.kernels.scenes import (
 )
 
 LENGTHS = [1, 2, 15, 16, 17, 31, 32, 33, 47, 100]
-HEADS = [(1, 1), (2, 1), (1, 4), (2, 2), (2, 3), (1, 5), (1, 7), (3, 6)]  # kv_heads, query heads of each
+HEADS = [(1, 1), (2, 1), (1, 4), (2, 2), (2, 3), (1, 5), (1, 7), (3, 6), (1, 11)]  # kv_heads, query heads of each
 HEAD_DIMS = [16, 32, 48, 64, 80, 96, 128]
 
 
