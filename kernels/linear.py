@@ -139,9 +139,9 @@ class Linear:
         if self._library is None or self.packed is None:
             assert self.weight is not None
             return embed_reference(tokens, self.weight)
-        least, most = tokens.aminmax() if tokens.shape[0] else (0, 0)
+        least, most = (int(token) for token in tokens.aminmax()) if tokens.shape[0] else (0, 0)
         if least < 0 or most >= self.outputs:
-            raise ValueError(f"tokens must be 0 to {self.outputs - 1}, got {int(least)} to {int(most)}")
+            raise ValueError(f"tokens must be 0 to {self.outputs - 1}, got {least} to {most}")
         out = torch.empty(tokens.shape[0], self.inner, dtype=torch.float32)
         self._library.specfleet_embed(
             self.kind, tokens.data_ptr(), tokens.shape[0], self.packed.data_ptr(), self.inner, out.data_ptr()

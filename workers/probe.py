@@ -23,9 +23,10 @@ def probe_steps(
 ) -> Generator[StepReport, None, None]:
     """Reports of `num_times` steps for each (rows, keys of each row) of the plan that fits this engine.
 
-    The first run of every shape is left out: it meets cold caches and, on CUDA, compilers. So is any that is not
-    typical, such as the second on CUDA, in which the shape is captured. Whoever stops reading early closes the
-    generator, which closes its sequence.
+    Shapes take turns, so that a machine that changes its speed meanwhile changes it for all of them: what counts later
+    is how they compare. The first run of every shape is left out: it meets cold caches and, on CUDA, compilers. So is
+    any that is not typical, such as the second on CUDA, in which the shape is captured. Whoever stops reading early
+    closes the generator, which closes its sequence.
     """
     for keys in dict.fromkeys(keys for _, keys in plan):
         rows_of_keys = [rows for rows, of_keys in plan if of_keys == keys and _fits(engine, rows, keys)]
@@ -34,14 +35,13 @@ def probe_steps(
         engine.open(_PROBE, [_TOKEN] * keys, SamplingParams())
         try:
             _compute_context(engine)
-            for rows in rows_of_keys:
-                nodes = tuple((_TOKEN, ROOT if index == 0 else index - 1) for index in range(rows))
+            chains = [tuple((_TOKEN, index - 1 if index else ROOT) for index in range(rows)) for rows in rows_of_keys]
+            for nodes in chains:
                 _run(engine, nodes)
-                num_reported = 0
-                while num_reported < num_times:
-                    if (report := _run(engine, nodes)).is_typical:
-                        num_reported += 1
-                        yield report
+            for nodes in num_times * chains:
+                while not (report := _run(engine, nodes)).is_typical:
+                    pass
+                yield report
         finally:
             engine.close(_PROBE)
 
