@@ -1,8 +1,9 @@
 """A first look at a drafter that joins: how often the target agrees with it on a short text of the target's own.
 
-A drafter that was quantised badly, or was made for another model, loads and drafts and is never right, and nobody would
-know (peers' users complain of just that). So each one that brings a model drafts for one short answer by itself, beside
-the clients' requests and never before one that waits; what came of it is logged, and told with its status.
+A drafter that was quantised badly, or was made for another model, loads and drafts and is never right, and nobody
+would know (peers' users complain of just that). So each one that brings a model drafts for one short answer by itself,
+when no client's request runs, for that would be half as fast meanwhile; what came of it is logged, and told with its
+status. Where clients leave no gap for long, it runs beside them, but never before one that waits.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ _NUM_TOKENS = 32
 _MAX_DRAFT = 4
 _PROBER = TenantId("specfleet:probe")
 _LAST = -(2**31)  # clients' requests go first
+_PATIENCE_S = 60.0  # how long a probe waits for a moment in which no client's request runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    tokens: list[int]
+    asked_s: float
 
 
 @dataclass
@@ -54,14 +62,14 @@ class _Count:
 
 class DrafterProbes:
     """`encode` is the target's; without a target there is nothing to agree with, and nothing is probed. One probe runs
-    at a time, and begins when no client's request waits."""
+    at a time."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.acceptance: dict[DrafterId, float] = {}
         """Of those in the fleet that were probed: accepted tokens by drafted ones."""
         self._scheduler = scheduler
         self._num_probes = 0
-        self._waiting: dict[DrafterId, list[int]] = {}
+        self._waiting: dict[DrafterId, _Asked] = {}
         self._running: RoutedSequence | None = None
 
     def begin(self, drafter: DrafterId, encode: Callable[[str], list[int]], *, max_context: int) -> None:
@@ -69,7 +77,7 @@ class DrafterProbes:
         tokens = encode(_PROMPT)
         if not tokens or len(tokens) + _NUM_TOKENS > max_context:
             return
-        self._waiting[drafter] = tokens
+        self._waiting[drafter] = _Asked(tokens=tokens, asked_s=self._scheduler.clock.now_s())
         self.go_on()
 
     def forget(self, drafter: DrafterId) -> None:
@@ -84,14 +92,18 @@ class DrafterProbes:
 
     def go_on(self) -> None:
         """Begins the next probe if nobody is in its way."""
-        scheduler = self._scheduler
-        is_free = scheduler.verifier is not None and len(scheduler.running) < scheduler.max_running
-        if is_free and self._waiting and self._running is None and not scheduler.waiting:
-            drafter = next(iter(self._waiting))
-            self._running = self._probe(drafter, self._waiting.pop(drafter))
-            scheduler.submit(self._running)
+        drafter = next(iter(self._waiting), None)
+        if drafter is not None and self._running is None and self._has_room(self._waiting[drafter]):
+            self._running = self._probe(drafter, self._waiting.pop(drafter).tokens)
+            self._scheduler.submit(self._running)
 
     # Inside
+
+    def _has_room(self, asked: _Asked) -> bool:
+        scheduler = self._scheduler
+        if scheduler.verifier is None or scheduler.waiting or len(scheduler.running) >= scheduler.max_running:
+            return False
+        return not scheduler.running or scheduler.clock.now_s() - asked.asked_s > _PATIENCE_S
 
     def _probe(self, drafter: DrafterId, tokens: list[int]) -> RoutedSequence:
         self._num_probes += 1

@@ -23,7 +23,8 @@ class Deaf:
 
 class Scene:
     def __init__(self) -> None:
-        self.scheduler = Scheduler(VirtualClock(), max_running=2)
+        self.clock = VirtualClock()
+        self.scheduler = Scheduler(self.clock, max_running=2)
         self.probes = DrafterProbes(self.scheduler)
         for drafter in DRAFTERS:
             self.joins(drafter)
@@ -68,7 +69,7 @@ class Scene:
         self.probes.go_on()
 
 
-def test_one_at_a_time_and_never_before_who_waits() -> None:
+def test_one_at_a_time_and_beside_no_client() -> None:
     scene = Scene()
     assert (scene.probed, len(scene.scheduler.waiting)) == ([], 0), "without a target nobody is probed"
     scene.scheduler.verifier_joined(verifier_offer(), Deaf())
@@ -80,12 +81,30 @@ def test_one_at_a_time_and_never_before_who_waits() -> None:
     scene.probes.go_on()
     assert scene.probed == [], "the third client has the place"
     scene.scheduler.cancel(SequenceId("1"))
+    scene.probes.go_on()
+    assert scene.probed == [], "it would take every other round from the third client"
+    scene.scheduler.cancel(SequenceId("2"))
     for drafter in DRAFTERS:
         scene.probes.go_on()
         assert scene.probed == [drafter]
         scene.ends()
     assert scene.probed == []
     assert set(scene.probes.acceptance) == set(DRAFTERS)
+
+
+def test_clients_without_a_gap_do_not_keep_it_out_for_ever() -> None:
+    scene = Scene()
+    scene.scheduler.verifier_joined(verifier_offer(), Deaf())
+    for number in range(3):
+        scene.asks(number)
+    scene.clock.advance(61.0)
+    scene.probes.go_on()
+    assert (scene.probed, len(scene.scheduler.waiting)) == ([], 1), "but one that waits goes first"
+    scene.scheduler.cancel(SequenceId("0"))
+    assert scene.probed == []
+    scene.scheduler.cancel(SequenceId("1"))
+    scene.probes.go_on()
+    assert scene.probed == DRAFTERS[:1]
 
 
 def test_with_a_drafter_its_probe_goes_too() -> None:
