@@ -101,9 +101,11 @@ struct Query {
   float inverse;
 };
 
-// Scores of the blocks first..last-1, which lie in the same place for all of these queries.
+// Scores of the blocks first..last-1, which lie in the same place for all of these queries. With each step over the keys
+// a line of the values of the same positions is fetched, which are as many and are wanted next.
 template <class T, int kQueries>
-void score(Query<T>* queries, int first, int last, float scale, const T* keys, CacheShape shape, int kv_head) {
+void score(Query<T>* queries, int first, int last, float scale, const T* keys, const T* values, CacheShape shape,
+           int kv_head) {
   using Step = Pair<T>;
   constexpr int kBlocks = side_by_side(kQueries);
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
@@ -113,17 +115,22 @@ void score(Query<T>* queries, int first, int last, float scale, const T* keys, C
   const typename Step::Input* inputs[kQueries];
   for (int q = 0; q < kQueries; ++q) inputs[q] = queries[q].input;
   for (int b = first; b < last; b += kBlocks) {
-    const T* blocks[kBlocks];
-    for (int i = 0; i < kBlocks; ++i)  // past the last block the last one stands in, and is not stored
-      blocks[i] = b + i >= last ? blocks[i - 1]
-                                : block_of_keys(*queries[0].view, b + i, keys, shape, kv_head,
-                                                gathered.data() + i * shape.head_size());
+    const KeyView& view = *queries[0].view;
+    const T *blocks[kBlocks], *fetched[kBlocks];
+    for (int i = 0; i < kBlocks; ++i) {  // past the last block the last one stands in, and is not stored
+      const int block = b + i < last ? b + i : last - 1;
+      blocks[i] = b + i < last
+                      ? block_of_keys(view, block, keys, shape, kv_head, gathered.data() + i * shape.head_size())
+                      : blocks[i - 1];
+      fetched[i] = value_row(values, shape, view.slot(block * kBlockTokens), kv_head);
+    }
     Float16 sum[kBlocks][kQueries];
     for (int i = 0; i < kBlocks; ++i)
       for (int q = 0; q < kQueries; ++q) sum[i][q] = zeros();
     for (int k = 0; k < shape.head_dim / Step::kWidth; ++k)
       for (int i = 0; i < kBlocks; ++i) {
         const typename Step::Weights w = Step::weights(blocks[i] + k * kBlockTokens * Step::kWidth);
+        __builtin_prefetch(fetched[i] + k * kBlockTokens * Step::kWidth);
         for (int q = 0; q < kQueries; ++q) sum[i][q] = Step::dot(sum[i][q], w, inputs[q] + k * Step::kWidth);
       }
     for (int i = 0; i < kBlocks && b + i < last; ++i)
@@ -225,7 +232,7 @@ void attend(const KeyView* views, int rows, int heads, const T* queries, int64_t
   const auto score_row = [&](int row, int first, int last) {
     if (first < last)
       in_runs(heads, [&](auto n, int h) {
-        score<T, n>(all + row * heads + h, first, last, scale, keys, shape, kv_head);
+        score<T, n>(all + row * heads + h, first, last, scale, keys, values, shape, kv_head);
       });
   };
   const auto add_row = [&](int row, int first, int last) {
@@ -236,7 +243,7 @@ void attend(const KeyView* views, int rows, int heads, const T* queries, int64_t
   };
   for (int row = 0; row < rows; ++row) score_row(row, views[row].first_block(), shared_first);
   in_runs(count, [&](auto n, int q) {
-    score<T, n>(all + q, shared_first, shared_end, scale, keys, shape, kv_head);
+    score<T, n>(all + q, shared_first, shared_end, scale, keys, values, shape, kv_head);
   });
   for (int row = 0; row < rows; ++row)
     score_row(row, std::max(views[row].first_block(), shared_end), views[row].end_block());
