@@ -24,6 +24,7 @@ from engine.sampler import SampledNumbers, sample
 from engine.streams import EngineStream
 from engine.weights import Weights
 from kernels import native
+from kernels.checks import trusting
 from kernels.paged import KVCache, Rows
 from kernels.pinned import to_device
 
@@ -134,12 +135,11 @@ class Executor:
                 ) from error
 
     def _run(self, message: StepMessage, hook: LayerHook | None, undroppable: frozenset[int]) -> StepOutput:
-        with native.use_threads(self.num_threads):  # and no inference_mode: nothing here has gradients to keep
+        # No inference_mode besides: nothing here has gradients to keep.
+        with native.use_threads(self.num_threads), trusting():
             self._move(message)
             device = self.cache.keys.device
-            rows = Rows(
-                torch.from_numpy(message.rows), message.num_rows, message.num_table_entries, is_vouched_for=True
-            )
+            rows = Rows(torch.from_numpy(message.rows), message.num_rows, message.num_table_entries)
             tokens = torch.from_numpy(message.tokens)
             chosen = torch.from_numpy(message.chosen)
             is_typical = True

@@ -6,16 +6,53 @@ wrong numbers, or somebody else's memory.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Literal
 
 import torch
 
-__all__ = ["NUMBER_TYPES", "Lies", "check_result_type", "check_tensor"]
+__all__ = ["NUMBER_TYPES", "Lies", "check_result_type", "check_tensor", "is_trusting", "trusting"]
 
 NUMBER_TYPES = (torch.float32, torch.bfloat16)
 """What weights, activations and caches are held in."""
 Lies = Literal["whole", "in rows", "anyhow"]
 """In one piece; each row in one piece, rows anywhere; any way that torch knows."""
+
+
+class _Setting(threading.local):
+    is_trusting: bool = False
+
+
+_setting = _Setting()
+
+
+class _Trusting:
+    """Every step enters it, so it is no generator."""
+
+    __slots__ = ("before",)
+
+    def __enter__(self) -> None:
+        self.before = _setting.is_trusting
+        _setting.is_trusting = True
+
+    def __exit__(self, *error: object) -> None:
+        _setting.is_trusting = self.before
+
+
+def trusting() -> contextlib.AbstractContextManager[None]:
+    """Operations inside do not look at what they are given: for callers whose tensors are right by how they were made.
+    Looking at each of a small model's takes as long as computing it.
+
+    >>> with trusting():
+    ...     check_tensor("weight", torch.ones(3), (4,), torch.float32)
+    """
+    return _Trusting()
+
+
+def is_trusting() -> bool:
+    """Whether this thread is inside `trusting`."""
+    return _setting.is_trusting
 
 
 def check_tensor(
@@ -31,6 +68,8 @@ def check_tensor(
     Traceback (most recent call last):
     ValueError: weight must be contiguous float32 [4], got torch.float32 (3,)
     """
+    if _setting.is_trusting:
+        return
     found = x.shape
     if (not dtypes or x.dtype in dtypes) and (lies == "anyhow" or x.is_contiguous() or _lies(x, lies)):
         if found == shape:

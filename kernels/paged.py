@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 
 from kernels import gpu
+from kernels.checks import is_trusting
 from kernels.native import signatures
 from kernels.native.memory import large_empty
 from kernels.pinned import to_device
@@ -143,8 +144,6 @@ class Rows:
         flat: torch.Tensor,  # int32, laid out as above
         count: int,
         num_table_entries: int,
-        *,
-        is_vouched_for: bool = False,  # by whoever placed them: no operation looks whether they fit into its cache
     ) -> None:
         self.flat, self.count, self.num_table_entries = flat, count, num_table_entries
         self._host: torch.Tensor | None = flat if flat.device.type == "cpu" else None
@@ -152,12 +151,11 @@ class Rows:
         self._tiles: dict[int, Tiles] = {}
         self._runs: list[Run] | None = None
         self._changes_in_place = False
-        self.is_vouched_for = is_vouched_for
         self._fits: set[tuple[object, ...]] = set()
 
     def is_known_to_fit(self, into: tuple[object, ...]) -> bool:
         """Whether there is nothing to look at: a layer need not look at what another has looked at."""
-        return self.is_vouched_for or self.count == 0 or into in self._fits
+        return is_trusting() or self.count == 0 or into in self._fits
 
     def note_fit(self, into: tuple[object, ...]) -> None:
         """Somebody looked, and the numbers fit."""
@@ -178,15 +176,11 @@ class Rows:
         flat = positions + write_slots + num_in_table + table_offsets + tail_offsets + tables + tail_slots
         return Rows(torch.tensor(flat, dtype=torch.int32), len(positions), len(tables))
 
-    def _like(self, flat: torch.Tensor, count: int) -> Rows:
-        """Rows made of these, with the same tables."""
-        return Rows(flat, count, self.num_table_entries, is_vouched_for=self.is_vouched_for)
-
     def to(self, device: torch.device) -> Rows:
         """The same rows there, with their numbers still at hand here."""
         if device == self.flat.device:
             return self
-        moved = self._like(to_device(self.flat, device), self.count)
+        moved = Rows(to_device(self.flat, device), self.count, self.num_table_entries)
         moved._host = self.host
         return moved
 
@@ -300,7 +294,7 @@ class Rows:
             tails,
             last_tail.repeat(missing),
         ]
-        return self._like(torch.cat(parts), count)
+        return Rows(torch.cat(parts), count, self.num_table_entries)
 
     def select(
         self,
@@ -315,7 +309,7 @@ class Rows:
         new_offsets = torch.tensor([0, *(len(tail) for tail in tails)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         numbers = [flat[i * n : (i + 1) * n][kept] for i in range(4)]
         joined = torch.cat([*numbers, new_offsets, tables, *tails])
-        return self._like(joined, len(tails)).to(self.flat.device)
+        return Rows(joined, len(tails), self.num_table_entries).to(self.flat.device)
 
     @property
     def native(self) -> signatures.Rows:
