@@ -18,6 +18,8 @@ from types import FrameType
 import torch
 
 from contracts.errors import AlreadyExists, InvalidArgument, SpecfleetError
+from models.before import FamilyBefore
+from models.evaluate import TARGET
 from models.family import DEMO, FamilyPlan
 from models.recipe import Recipe, Unfinished
 
@@ -40,6 +42,7 @@ def log(line: str) -> None:
 
 
 def run_stage(recipe: Recipe, stage: str) -> None:
+    recipe.check_beginning()
     match stage:
         case "prepare":
             recipe.prepare()
@@ -133,6 +136,10 @@ def check_arguments(given: argparse.Namespace) -> None:
             raise InvalidArgument(f"{option} is {value}; it must be 1 or more")
     if not given.minutes > 0:  # NaN fails this too
         raise InvalidArgument(f"--minutes is {given.minutes}; it must be greater than 0")
+    if given.go_on_from is not None and given.go_on_from.resolve() == given.out.resolve():
+        raise InvalidArgument(
+            f"--out is {given.out}, the family to go on from; export beside it, for its cards are read until the end"
+        )
     if given.device not in ("cpu", "cuda"):
         raise InvalidArgument(f"--device is {given.device!r}; it must be cpu or cuda")
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -175,7 +182,7 @@ def build(given: argparse.Namespace) -> None:
         budget_s=60 * given.minutes,
         compiled=not given.eager,
         device=given.device,
-        before=given.go_on_from,
+        before=FamilyBefore(given.go_on_from, TARGET) if given.go_on_from is not None else None,
     )
     stop_at_signals(recipe)
     for stage in STAGES:

@@ -10,14 +10,15 @@ import torch
 from tokenizers import Tokenizer
 
 from contracts.errors import InvalidArgument
-from models.card import figure_on_card, model_card
+from models.before import FamilyBefore, hold_to_it
+from models.card import model_card
 from models.checkpoint import load_state, state_files
 from models.corpus import DOMAINS, check_corpus
 from models.deepen import deepen, shallow_shape
 from models.distil import Distillation
 from models.evaluate import DRAFTER_PREFIX, TARGET, evaluate_family, print_evaluation, write_evaluation
 from models.family import GENERAL, FamilyPlan
-from models.hf_folder import export, load_network
+from models.hf_folder import export
 from models.loop import Log, TrainingLoop
 from models.network import Network, Shape, initialise
 from models.precision import fast_products
@@ -44,8 +45,7 @@ class Recipe:
     budget_s: float  # of CPU time, for what is trained from now on
     compiled: bool = True
     device: str = "cpu"
-    before: Path | None = None
-    """An exported family to go on from: its tokenizer, target and drafters. The state of its training is not needed."""
+    before: FamilyBefore | None = None
     loop: TrainingLoop | None = field(default=None, init=False)  # the one at work
 
     def stop(self) -> bool:
@@ -54,11 +54,29 @@ class Recipe:
             self.loop.stop_requested = True
         return self.loop is not None
 
+    def check_beginning(self) -> None:
+        """Before any stage: that the work folder goes on from what it began with."""
+        plan, before = self.plan, self.before
+        if before is not None:
+            drafters = {f"{DRAFTER_PREFIX}{name}": plan.drafter_shape for name in plan.drafters}
+            rows = dict.fromkeys(drafters, ("text", "distillation"))
+            before.check({TARGET: plan.target_shape, **drafters}, {TARGET: ("tokens seen",), **rows})
+            if (path := self.work / "tokenizer.json").is_file():
+                self.check_tokenizer(path, before)
+        is_begun = any(state_files(self.work / name) for name in ("target", "target-shallow"))
+        hold_to_it(self.work, before, is_begun=is_begun)
+
+    def check_tokenizer(self, path: Path, before: FamilyBefore) -> None:
+        if load_tokenizer(path).to_str() != before.tokenizer().to_str():
+            raise InvalidArgument(
+                f"{path} is not the tokenizer of {before.folder}; give another work folder to go on from that family"
+            )
+
     def prepare(self) -> None:
         check_corpus(self.corpus)
         path = self.work / "tokenizer.json"
-        if self.before is not None:
-            self.take_tokenizer(load_tokenizer(self.before / TARGET / "tokenizer.json"), path)
+        if self.before is not None and not path.is_file():
+            save_tokenizer(self.before.tokenizer(), path)
         elif not path.is_file():
             self.log("training the tokenizer")
             save_tokenizer(train_tokenizer(self.corpus, self.plan.vocab_size), path)
@@ -67,15 +85,6 @@ class Recipe:
                 if not is_encoded(self.work / "tokens", domain, split):
                     self.log(f"encoding {domain} {split}")
                     encode_split(self.corpus, self.tokenizer, domain, split, self.work / "tokens", seed=0)
-
-    def take_tokenizer(self, tokenizer: Tokenizer, path: Path) -> None:
-        """That of the family before: another corpus or library would make another, and its weights know this one."""
-        if not path.is_file():
-            save_tokenizer(tokenizer, path)
-        elif load_tokenizer(path).to_str() != tokenizer.to_str():
-            raise InvalidArgument(
-                f"{path} is not the tokenizer of {self.before}; give another work folder to go on from that family"
-            )
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -90,7 +99,7 @@ class Recipe:
         if state_files(loop.run):
             loop.resume()
         elif self.before is not None:
-            loop.network.load_state_dict(self.member_before(TARGET, self.plan.target_shape).state_dict())
+            loop.network.load_state_dict(self.before.member(TARGET).state_dict())
         else:
             self.start_deep(loop)
         self.run(loop, "target", until_step=self.plan.target_stable_steps)
@@ -135,19 +144,8 @@ class Recipe:
         network = Network(shape or self.plan.target_shape)
         initialise(network, settings.seed)
         if self.before is not None:  # the text in another order than that in which it was read before
-            settings = replace(settings, seed=settings.seed + 1)
+            settings = replace(settings, seed=settings.seed + self.before.generation)
         return self.text_training(network, settings, self.plan.target_domains, run)
-
-    def member_before(self, name: str, shape: Shape) -> Network:
-        """One of the family before."""
-        assert self.before is not None, "asked for only where there is one"
-        network = load_network(self.before / name)
-        if network.shape != shape:
-            raise InvalidArgument(
-                f"{self.before / name} has shape {network.shape.as_dict()}, the family has {shape.as_dict()} there; "
-                "only a family of the same shapes can be gone on from"
-            )
-        return network.train()
 
     def text_training(
         self, network: Network, settings: TrainingSettings, domains: Mapping[str, float], run: Path
@@ -288,7 +286,7 @@ class Recipe:
 
     def drafter_after_text(self, name: str) -> Network:
         if self.before is not None:
-            return self.member_before(f"{DRAFTER_PREFIX}{name}", self.plan.drafter_shape).to(self.device)
+            return self.before.member(f"{DRAFTER_PREFIX}{name}").to(self.device)
         return self.network_of(self.plan.drafter_shape, self.text_run(name))
 
     def distil_run(self, name: str) -> Path:
@@ -332,8 +330,7 @@ class Recipe:
 
     def tokens_seen(self, num_tokens: int, num_steps: int) -> str:
         if self.before is not None:
-            earlier = figure_on_card(self.before / TARGET, "tokens seen")
-            return f"{num_tokens:,} in {num_steps:,} steps, after {earlier} of the target that it goes on from"
+            return f"{num_tokens:,} in {num_steps:,} steps, {self.before.tokens_seen}"
         num_shallow = self.num_shallow_steps()
         return (
             f"{num_tokens:,} in {num_shallow + num_steps:,} steps, the first {num_shallow:,} with "
@@ -361,7 +358,7 @@ class Recipe:
             f"{num_texts:,} continuations by the target, read several times, and of some that the drafter went on with",
         }
         if self.before is not None:
-            earlier = figure_on_card(self.before / f"{DRAFTER_PREFIX}{name}", "distillation")
+            earlier = self.before.figure(f"{DRAFTER_PREFIX}{name}", "distillation")
             figures["distillation before, for the target that this one goes on from"] = earlier
         summary = (
             f"A drafter of specfleet's demo family for {subject}: it guesses what the target `target` will say next."
@@ -373,7 +370,7 @@ class Recipe:
 
     def text_read(self, name: str) -> str:
         if self.before is not None:
-            return figure_on_card(self.before / f"{DRAFTER_PREFIX}{name}", "text")
+            return self.before.figure(f"{DRAFTER_PREFIX}{name}", "text")
         state = load_state(state_files(self.text_run(name))[-1])
         return f"{state['num_tokens']:,} tokens" + ("" if name == GENERAL else ", from the general drafter")
 

@@ -95,6 +95,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self.name, self.scheduler, self.loop, self.front, self.timeline = name, scheduler, loop, front, timeline
         self.streams: dict[str, WorkerStream] = {}
         self.probes = DrafterProbes(scheduler)
+        loop.on_idle = self.probes.go_on
         self.quarantine = scheduler.pool.quarantine
 
     @streams

@@ -25,6 +25,8 @@ class SchedulingLoop:
         self._on_tick = on_tick or (lambda began_s, ended_s: None)
         self.tick_s = Histogram(MOMENT_S)
         """CPU time of each tick."""
+        self.on_idle: Callable[[], None] = lambda: None
+        """Called after a tick that left nothing to do; it may submit something."""
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -56,5 +58,9 @@ class SchedulingLoop:
         self.tick_s.observe(time.thread_time() - began_s)
         if self.scheduler.num_sent > num_sent:
             self._on_tick(wall_s, self.scheduler.clock.wall_s())
+        if not (self.scheduler.running or self.scheduler.waiting):
+            self.on_idle()
+            if self.scheduler.waiting:
+                self.poke()
         if after_s is not None:
             self._timer = asyncio.get_running_loop().call_later(after_s, self._tick)

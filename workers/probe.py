@@ -36,12 +36,13 @@ def probe_steps(
         try:
             _compute_context(engine)
             chains = [tuple((_TOKEN, index - 1 if index else ROOT) for index in range(rows)) for rows in rows_of_keys]
-            for nodes in chains:
-                _run(engine, nodes)
-            for nodes in num_times * chains:
-                while not (report := _run(engine, nodes)).is_typical:
-                    pass
-                yield report
+            for turn in range(num_times):
+                for nodes in chains:
+                    if turn == 0:
+                        _run(engine, nodes)
+                    while not (report := _run(engine, nodes)).is_typical:
+                        pass
+                    yield report
         finally:
             engine.close(_PROBE)
 

@@ -16,15 +16,15 @@ import pytest
 import torch
 
 from contracts.errors import CheckpointError, InvalidArgument
-from models.build import STAGES, run_stage, sole_user
+from models.before import FamilyBefore
+from models.build import STAGES, main, run_stage, sole_user
 from models.card import figure_on_card
 from models.checkpoint import load_newest, load_state, state_files
 from models.corpus import DOMAINS, records
-from models.evaluate import drafter_folders
+from models.evaluate import TARGET, drafter_folders
 from models.hf_folder import load_network
 from models.python_domain import module_split
 from models.recipe import Recipe, Unfinished
-from models.tokenizer import load_tokenizer
 from tests.models.tiny_family import tiny_recipe, write_corpus
 
 
@@ -254,7 +254,7 @@ def test_specialists_read_on_where_the_general_drafter_stopped(built: Recipe) ->
 @pytest.fixture
 def further(built: Recipe, recipe: Recipe) -> Recipe:
     """A recipe in a work folder of its own that goes on from the family that another one exported."""
-    recipe.before = built.out
+    recipe.before = FamilyBefore(built.out, TARGET)
     return recipe
 
 
@@ -278,20 +278,53 @@ def test_it_goes_on_from_an_exported_family(built: Recipe, further: Recipe) -> N
     assert again["conditions"]["seed"] != further.plan.target_training.seed  # another order of the text
 
 
-def test_a_family_that_cannot_be_gone_on_from_is_named(built: Recipe, further: Recipe, tmp_path: Path) -> None:
-    wider = replace(further.plan.target_shape, mlp_size=128)
-    further.plan = replace(further.plan, target_shape=wider)
-    with pytest.raises(InvalidArgument, match="only a family of the same shapes"):
-        further.target()
-    further.take_tokenizer(load_tokenizer(built.out / "target/tokenizer.json"), further.work / "tokenizer.json")
-    (further.work / "tokenizer.json").write_text(
-        (built.out / "target/tokenizer.json").read_text().replace("true", "false")
-    )
-    with pytest.raises(InvalidArgument, match="is not the tokenizer of"):
-        further.prepare()
-    further.before = tmp_path / "nowhere"
+def test_a_family_that_goes_on_from_one_that_did_reads_in_a_third_order(built: Recipe, further: Recipe) -> None:
+    for stage in STAGES[:-1]:
+        run_stage(further, stage)
+    assert FamilyBefore(built.out, TARGET).generation == 1
+    assert FamilyBefore(further.out, TARGET).generation == 2
+
+
+def test_a_family_that_cannot_be_gone_on_from_is_named_at_once(built: Recipe, further: Recipe, tmp_path: Path) -> None:
+    plan = further.plan
+    further.plan = replace(plan, drafter_shape=replace(plan.drafter_shape, mlp_size=128))
+    with pytest.raises(InvalidArgument, match=r"drafter-general has shape .* only a family of the same shapes"):
+        run_stage(further, "prepare")
+    further.plan = plan
+    shutil.copytree(built.out, tmp_path / "bare")
+    (tmp_path / "bare/drafter-sql/README.md").unlink()
+    further.before = FamilyBefore(tmp_path / "bare", TARGET)
+    with pytest.raises(CheckpointError, match=r"drafter-sql/README\.md"):
+        run_stage(further, "prepare")
+    further.before = FamilyBefore(tmp_path / "nowhere", TARGET)
     with pytest.raises(CheckpointError, match="nowhere"):
-        further.prepare()
+        run_stage(further, "prepare")
+    further.before = FamilyBefore(built.out, TARGET)
+    own = further.work / "tokenizer.json"
+    own.write_text(own.read_text().replace("true", "false"))
+    with pytest.raises(InvalidArgument, match="is not the tokenizer of"):
+        run_stage(further, "target")
+
+
+def test_a_work_folder_goes_on_from_one_family_in_all_its_stages(built: Recipe, further: Recipe) -> None:
+    run_stage(further, "prepare")
+    began_with, further.before = further.before, None
+    for stage in STAGES:
+        with pytest.raises(InvalidArgument, match="give --go-on-from with that family as it was"):
+            run_stage(further, stage)
+    further.before = began_with
+    run_stage(further, "target")
+    built.before = began_with
+    try:
+        with pytest.raises(InvalidArgument, match="was begun without --go-on-from"):
+            run_stage(built, "target")
+    finally:
+        built.before = None
+
+
+def test_a_family_is_not_exported_over_the_one_it_goes_on_from(built: Recipe, corpus: Path) -> None:
+    with pytest.raises(SystemExit, match="export beside it"):
+        main(["--corpus", str(corpus), "--out", str(built.out), "--go-on-from", f"{built.out}/../{built.out.name}"])
 
 
 def test_a_request_to_stop_in_the_last_step_of_a_run_is_heard(recipe: Recipe) -> None:

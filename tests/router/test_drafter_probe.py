@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from contracts.clock import VirtualClock
 from contracts.types import DrafterId, SamplingParams, SequenceId, TenantId
 from router.drafter_probe import DrafterProbes
 from router.modes import mode_parts
 from router.orders import DrafterOrders, VerifierOrders
 from router.scheduler import Scheduler
+from router.scheduling_loop import SchedulingLoop
 from router.sequence import RoutedSequence
 from tests.router.offers import drafter_offer, verifier_offer
 from tests.router.rig import Collected
@@ -105,6 +108,25 @@ def test_clients_without_a_gap_do_not_keep_it_out_for_ever() -> None:
     scene.scheduler.cancel(SequenceId("1"))
     scene.probes.go_on()
     assert scene.probed == DRAFTERS[:1]
+
+
+def test_it_begins_when_the_last_client_hangs_up() -> None:
+    """No round ends then."""
+    scene = Scene()
+    scene.asks(0)
+
+    async def act() -> None:
+        loop = SchedulingLoop(scene.scheduler)
+        loop.on_idle = scene.probes.go_on
+        scene.scheduler.verifier_joined(verifier_offer(), Deaf())
+        assert scene.probed == []
+        scene.scheduler.cancel(SequenceId("0"))
+        loop.poke()
+        await asyncio.sleep(0.1)
+        assert list(scene.scheduler.running), "it was let in by a tick of the loop's own"
+        assert scene.probed == DRAFTERS[:1]
+
+    scene.clock.run(act())
 
 
 def test_with_a_drafter_its_probe_goes_too() -> None:

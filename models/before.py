@@ -1,0 +1,88 @@
+"""A family that was exported before, to go on from where the state of its training is not at hand.
+
+It gives its tokenizer (another corpus or library would make another), its target and its drafters, and its cards say
+what they have read. A work folder that goes on from one does so in all stages: it notes which, and holds every later
+command to it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from contracts.errors import InvalidArgument
+from models.card import figure_on_card
+from models.files import atomic_write
+from models.hf_folder import load_network, read_config, shape_of
+from models.network import Network, Shape
+from models.tokenizer import load_tokenizer
+
+NOTE = "goes-on-from.json"
+GOES_ON = "of the target that it goes on from"
+
+
+@dataclass(frozen=True)
+class FamilyBefore:
+    folder: Path
+    target: str
+    """The folder of the target among its members."""
+
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.folder / self.target / "tokenizer.json")
+
+    def member(self, name: str) -> Network:
+        return load_network(self.folder / name).train()
+
+    def figure(self, name: str, label: str) -> str:
+        return figure_on_card(self.folder / name, label)
+
+    @property
+    def tokens_seen(self) -> str:
+        return f"after {self.figure(self.target, 'tokens seen')} {GOES_ON}"
+
+    @property
+    def generation(self) -> int:
+        """How many families have gone on, one from the other, with one that begins here."""
+        return self.tokens_seen.count(GOES_ON)
+
+    def check(self, shapes: Mapping[str, Shape], figures: Mapping[str, tuple[str, ...]]) -> None:
+        """All that will be needed of it, so that nothing is missed hours later: members of these shapes, and these rows
+        on their cards."""
+        self.tokenizer()
+        for name, shape in shapes.items():
+            found = shape_of(read_config(self.folder / name), self.folder / name)
+            if found != shape:
+                raise InvalidArgument(
+                    f"{self.folder / name} has shape {found.as_dict()}, the family has {shape.as_dict()} there; "
+                    "only a family of the same shapes can be gone on from"
+                )
+            for label in figures[name]:
+                self.figure(name, label)
+
+    def digest(self) -> str:
+        """Which family it is: of its target's weights."""
+        digest = hashlib.sha256()
+        for path in sorted((self.folder / self.target).glob("model*.safetensors")):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+
+def hold_to_it(work: Path, before: FamilyBefore | None, *, is_begun: bool) -> None:
+    """Notes in a work folder what it goes on from, or refuses what it did not begin with."""
+    note = work / NOTE
+    noted = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    if noted is not None and (before is None or before.digest() != noted["target"]):
+        raise InvalidArgument(
+            f"{work} goes on from {noted['folder']}, whose target's weights have the digest {noted['target'][:12]}; "
+            "give --go-on-from with that family as it was, or another work folder"
+        )
+    if noted is None and before is not None:
+        if is_begun:
+            raise InvalidArgument(
+                f"{work} holds a target that was begun without --go-on-from; leave that out, or give another folder"
+            )
+        content = {"folder": str(before.folder), "target": before.digest()}
+        atomic_write(note, json.dumps(content, indent=1).encode() + b"\n")
