@@ -21,7 +21,7 @@ from models.network import Network, Shape
 from models.tokenizer import load_tokenizer
 
 NOTE = "goes-on-from.json"
-GOES_ON = "of the target that it goes on from"
+GOES_ON = "those of the target that it goes on from"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class FamilyBefore:
 
     @property
     def tokens_seen(self) -> str:
-        return f"after {self.figure(self.target, 'tokens seen')} {GOES_ON}"
+        return f"after {GOES_ON}: {self.figure(self.target, 'tokens seen')}"
 
     @property
     def generation(self) -> int:
