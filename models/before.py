@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from contracts.errors import InvalidArgument
 from models.card import figure_on_card
+from models.evaluate import TARGET
 from models.files import atomic_write
 from models.hf_folder import load_network, read_config, shape_of
 from models.network import Network, Shape
@@ -27,11 +28,9 @@ GOES_ON = "those of the target that it goes on from"
 @dataclass(frozen=True)
 class FamilyBefore:
     folder: Path
-    target: str
-    """The folder of the target among its members."""
 
     def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.folder / self.target / "tokenizer.json")
+        return load_tokenizer(self.folder / TARGET / "tokenizer.json")
 
     def member(self, name: str) -> Network:
         return load_network(self.folder / name).train()
@@ -41,7 +40,7 @@ class FamilyBefore:
 
     @property
     def tokens_seen(self) -> str:
-        return f"after {GOES_ON}: {self.figure(self.target, 'tokens seen')}"
+        return f"after {GOES_ON}: {self.figure(TARGET, 'tokens seen')}"
 
     @property
     def generation(self) -> int:
@@ -65,7 +64,7 @@ class FamilyBefore:
     def digest(self) -> str:
         """Which family it is: of its target's weights."""
         digest = hashlib.sha256()
-        for path in sorted((self.folder / self.target).glob("model*.safetensors")):
+        for path in sorted((self.folder / TARGET).glob("model*.safetensors")):
             digest.update(path.read_bytes())
         return digest.hexdigest()
 

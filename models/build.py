@@ -19,7 +19,6 @@ import torch
 
 from contracts.errors import AlreadyExists, InvalidArgument, SpecfleetError
 from models.before import FamilyBefore
-from models.evaluate import TARGET
 from models.family import DEMO, FamilyPlan
 from models.recipe import Recipe, Unfinished
 
@@ -182,7 +181,7 @@ def build(given: argparse.Namespace) -> None:
         budget_s=60 * given.minutes,
         compiled=not given.eager,
         device=given.device,
-        before=FamilyBefore(given.go_on_from, TARGET) if given.go_on_from is not None else None,
+        before=FamilyBefore(given.go_on_from) if given.go_on_from is not None else None,
     )
     stop_at_signals(recipe)
     for stage in STAGES:

@@ -21,7 +21,7 @@ from models.build import STAGES, main, run_stage, sole_user
 from models.card import figure_on_card
 from models.checkpoint import load_newest, load_state, state_files
 from models.corpus import DOMAINS, records
-from models.evaluate import TARGET, drafter_folders
+from models.evaluate import drafter_folders
 from models.hf_folder import load_network
 from models.python_domain import module_split
 from models.recipe import Recipe, Unfinished
@@ -254,7 +254,7 @@ def test_specialists_read_on_where_the_general_drafter_stopped(built: Recipe) ->
 @pytest.fixture
 def further(built: Recipe, recipe: Recipe) -> Recipe:
     """A recipe in a work folder of its own that goes on from the family that another one exported."""
-    recipe.before = FamilyBefore(built.out, TARGET)
+    recipe.before = FamilyBefore(built.out)
     return recipe
 
 
@@ -281,8 +281,8 @@ def test_it_goes_on_from_an_exported_family(built: Recipe, further: Recipe) -> N
 def test_a_family_that_goes_on_from_one_that_did_reads_in_a_third_order(built: Recipe, further: Recipe) -> None:
     for stage in STAGES[:-1]:
         run_stage(further, stage)
-    assert FamilyBefore(built.out, TARGET).generation == 1
-    assert FamilyBefore(further.out, TARGET).generation == 2
+    assert FamilyBefore(built.out).generation == 1
+    assert FamilyBefore(further.out).generation == 2
 
 
 def test_a_family_that_cannot_be_gone_on_from_is_named_at_once(built: Recipe, further: Recipe, tmp_path: Path) -> None:
@@ -293,13 +293,13 @@ def test_a_family_that_cannot_be_gone_on_from_is_named_at_once(built: Recipe, fu
     further.plan = plan
     shutil.copytree(built.out, tmp_path / "bare")
     (tmp_path / "bare/drafter-sql/README.md").unlink()
-    further.before = FamilyBefore(tmp_path / "bare", TARGET)
+    further.before = FamilyBefore(tmp_path / "bare")
     with pytest.raises(CheckpointError, match=r"drafter-sql/README\.md"):
         run_stage(further, "prepare")
-    further.before = FamilyBefore(tmp_path / "nowhere", TARGET)
+    further.before = FamilyBefore(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="nowhere"):
         run_stage(further, "prepare")
-    further.before = FamilyBefore(built.out, TARGET)
+    further.before = FamilyBefore(built.out)
     own = further.work / "tokenizer.json"
     own.write_text(own.read_text().replace("true", "false"))
     with pytest.raises(InvalidArgument, match="is not the tokenizer of"):
