@@ -32,6 +32,7 @@ from router.wishes import only_follow, opened, wish
 from speculation.fusion import FusionKind
 from speculation.fusion_choice import FusionChoice
 from speculation.load import Cooperation
+from speculation.manner import Company
 from speculation.roster import Member, Roster
 
 __all__ = ["DrafterFigures", "DrafterPool"]
@@ -172,14 +173,14 @@ class DrafterPool:
         working = [sequence for sequence in sequences if not sequence.is_plain]
         routed = [sequence for sequence in working if sequence.parts.is_routed and self._connected]
         if routed:
-            most = max(sequence.parts.max_drafters for sequence in routed)
+            most = max(map(_most_drafters, routed))
             self.roster.assign(
                 [sequence.drafting for sequence in routed],
                 round_s=round_s,
                 num_cooperating=min(self.cooperation.num_drafters, most),
             )
             for sequence in routed:
-                sequence.drafting.drafters = sequence.drafting.drafters[: sequence.parts.max_drafters]
+                sequence.drafting.drafters = sequence.drafting.drafters[: _most_drafters(sequence)]
         for sequence in sequences:
             if sequence.is_plain:
                 sequence.drafting.drafters = ()
@@ -440,3 +441,8 @@ class DrafterPool:
             connected.silence.let_off(sequence.id, self.clock.now_s())
             if connected.following.pop(sequence.id, None) is not None:
                 connected.orders.end(sequence.id)
+
+
+def _most_drafters(sequence: RoutedSequence) -> int:
+    """How many may draft for it at present, whatever the load."""
+    return sequence.parts.max_drafters if sequence.company is Company.TOGETHER else 1

@@ -1,26 +1,36 @@
-"""In what manner the sequences that run are drafted for: measured from round to round, and said to each of them."""
+"""In what manner the sequences that run are drafted for, and whether by one drafter or several: measured from round to
+round, and said to each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any
 
 from contracts.clock import Clock
 from router.modes import ModeParts
 from router.rounds import PlannedRound
 from router.sequence import RoutedSequence
 from speculation.cost import CostTable
-from speculation.manner import Manner, MannerChoice
+from speculation.load import Cooperation
+from speculation.manner import Company, Manner
+from speculation.ways import WayChoice
 
 __all__ = ["Manners"]
+
+_AS_PROBED = 0.95  # gain of plain decoding, before it was seen: between steps something happens too
+_COMPANY = (Company.ALONE, Company.TOGETHER)  # a second drafter has to show what it gives
 
 
 class Manners:
     """See the module. A round counts from the end of the one before. `probed`: what rounds cost where nothing else was
-    at work, which live rounds must not change. Where drafting is not priced, all draft as ambitiously as they may."""
+    at work, which live rounds must not change. `cooperation`: whether the load leaves room for a second drafter. Where
+    drafting is not priced, all draft as ambitiously as they may."""
 
-    def __init__(self, clock: Clock, probed: CostTable, *, is_priced: bool = True) -> None:
-        self.clock, self.is_priced = clock, is_priced
-        self.choice = MannerChoice()
+    def __init__(self, clock: Clock, probed: CostTable, cooperation: Cooperation, *, is_priced: bool = True) -> None:
+        self.clock, self.cooperation, self.is_priced = clock, cooperation, is_priced
+        self._manner = WayChoice[Manner](priors={Manner.PLAIN: _AS_PROBED})
+        self._company = WayChoice[Company]()
+        """For each manner apart: where drafters run ahead nobody waits for the second."""
         self._probed = probed
         self._since_s: float | None = None
 
@@ -34,7 +44,7 @@ class Manners:
         num_rows: int,
     ) -> bool:
         """One more round, with so many tokens of so many rows. `ran`: the sequences in the fleet while it ran;
-        `running`: those that go on. Whether their manner is another from now on."""
+        `running`: those that go on. Whether their way is another from now on."""
         now_s, since_s = self.clock.now_s(), self._since_s
         self._since_s = now_s if running else None
         # Where all were cancelled meanwhile, the round was for nobody.
@@ -45,32 +55,54 @@ class Manners:
             for parts, sequences in _by_parts(ran).items():
                 # Those that were not told yet went on as before.
                 if self._is_told(parts, sequences):
-                    self.choice.observe(
-                        parts,
-                        parts.manners,
-                        num_sequences=len(ran),
-                        num_tokens=num_tokens,
-                        plain_s=plain_s,
-                        elapsed_s=now_s - since_s,
-                    )
+                    self._observe(parts, len(ran), num_tokens=num_tokens, plain_s=plain_s, elapsed_s=now_s - since_s)
         return any(not self._is_told(parts, sequences) for parts, sequences in _by_parts(running).items())
 
     def say(self, running: Collection[RoutedSequence]) -> bool:
-        """Tells each sequence its manner; whether that is news for any."""
+        """Tells each sequence its manner and company; whether a manner is news for any."""
         is_news = False
         for parts, sequences in _by_parts(running).items():
-            manner = self._now(parts)
+            manner, company = self._now(parts)
             for sequence in sequences:
                 is_news |= sequence.manner is not manner
-                sequence.manner = manner
+                sequence.manner, sequence.company = manner, company
         return is_news
 
-    def _is_told(self, parts: ModeParts, sequences: Collection[RoutedSequence]) -> bool:
-        manner = self._now(parts)
-        return all(sequence.manner is manner for sequence in sequences)
+    def renewed(self) -> None:
+        """Something has changed that may make a difference, such as who drafts."""
+        self._manner.renewed()
+        self._company.renewed()
 
-    def _now(self, parts: ModeParts) -> Manner:
-        return self.choice.now(parts, parts.manners)
+    # Inside
+
+    def _observe(
+        self, parts: ModeParts, num_sequences: int, *, num_tokens: int, plain_s: float, elapsed_s: float
+    ) -> None:
+        manner = self._manner.now(parts, parts.manners)
+        choices: list[tuple[WayChoice[Any], Hashable, Sequence[Any]]] = [(self._manner, parts, parts.manners)]
+        if self._may_choose_company(parts, manner):
+            choices.append((self._company, (parts, manner), _COMPANY))
+        for choice, kind, ways in choices:
+            choice.observe(
+                kind, ways, num_sequences=num_sequences, num_tokens=num_tokens, plain_s=plain_s, elapsed_s=elapsed_s
+            )
+
+    def _is_told(self, parts: ModeParts, sequences: Collection[RoutedSequence]) -> bool:
+        now = self._now(parts)
+        return all((sequence.manner, sequence.company) == now for sequence in sequences)
+
+    def _now(self, parts: ModeParts) -> tuple[Manner, Company]:
+        manner = self._manner.now(parts, parts.manners)
+        if self._may_choose_company(parts, manner):
+            return manner, self._company.now((parts, manner), _COMPANY)
+        return manner, Company.ALONE if self._prices(parts) else Company.TOGETHER
+
+    def _prices(self, parts: ModeParts) -> bool:
+        return self.is_priced and parts.is_priced
+
+    def _may_choose_company(self, parts: ModeParts, manner: Manner) -> bool:
+        has_room = min(self.cooperation.num_drafters, parts.max_drafters) > 1
+        return self._prices(parts) and has_room and manner is not Manner.PLAIN
 
     def _plain_s(self, sequences: Collection[RoutedSequence], num_tokens: int, num_prompt_rows: int) -> float:
         """Of plain decoding: so many tokens of these sequences together, and as much of their prompts on the way."""

@@ -87,7 +87,7 @@ class Scheduler:
         self._orders = VerifierOrders()
         self._last_round = 0
         self._needs_routing = False
-        self.manners = Manners(clock, CostTable(), is_priced=is_priced)
+        self.manners = Manners(clock, CostTable(), self.pool.cooperation, is_priced=is_priced)
         self.answer_times = AnswerTimes(clock)
         self._on_round = on_round or (lambda done, planned: None)
 
@@ -100,7 +100,7 @@ class Scheduler:
         for report in offer.probes:
             self.cost.observe(report)
             probed.observe(report)
-        self.manners = Manners(self.clock, probed, is_priced=self.manners.is_priced)
+        self.manners = Manners(self.clock, probed, self.pool.cooperation, is_priced=self.manners.is_priced)
         rounds = RoundMaker(self.clock, self.roster, self.cost, max_rows=offer.max_batch_rows)
         sequels = SequelMaker(self.clock, self.roster, self.cost, max_rows=offer.max_batch_rows)
         self.verifier = _Verifier(
@@ -120,12 +120,12 @@ class Scheduler:
 
     def drafter_joined(self, offer: DrafterOffer, link: DrafterLink) -> None:
         self.pool.join(offer, link, self._all())
-        self.manners.choice.renewed()
+        self.manners.renewed()
         self._needs_routing = True
 
     def drafter_left(self, drafter: DrafterId) -> None:
         self.pool.leave(drafter, self._all())
-        self.manners.choice.renewed()
+        self.manners.renewed()
         self._needs_routing = True
 
     def submit(self, sequence: RoutedSequence) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -14,7 +15,8 @@ from router.modes import MODES
 from router.orders import DrafterOffer, DrafterOrders
 from speculation.drafting import Drafting
 from speculation.fusion import FusionKind
-from speculation.manner import Manner, MannerChoice
+from speculation.manner import Company, Manner
+from speculation.ways import WayChoice
 from tests.engine.checkpoints import write_checkpoint
 from tests.engine.rig import Model, random_tokens
 from tests.router.rig import Collected, Fleet, GarbageDrafter, InlineDrafter
@@ -86,12 +88,13 @@ def test_every_mode_gives_the_targets_own_tokens(model: Model, mode: str) -> Non
 
 def test_changes_of_manner_at_any_moment_change_no_token(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(5)
-    monkeypatch.setattr(MannerChoice, "now", lambda self, kind, manners: rng.choice(manners))
-    used, all_outputs = set[Manner](), list[Collected]()
+    monkeypatch.setattr(WayChoice, "now", lambda self, kind, ways: rng.choice(ways))
+    used, all_outputs = set[tuple[Manner, Company]](), list[Collected]()
     for case in range(6):
         prompts = [random_tokens(rng, rng.randint(1, 40)) for _ in range(3)]
         expected = all_plain(model, prompts)
         fleet = Fleet(model.engine(), seed=case, is_priced=True)
+        fleet.scheduler.pool.cooperation.num_drafters = 2
         for name in ("first", "second"):
             fleet.add(InlineDrafter(GarbageDrafter(name, case, truth_of(prompts, expected)), name))
         outputs = [
@@ -100,12 +103,12 @@ def test_changes_of_manner_at_any_moment_change_no_token(model: Model, monkeypat
         ]
 
         def look(fleet: Fleet = fleet) -> None:
-            used.update(each.manner for each in fleet.scheduler.running.values())
+            used.update((each.manner, each.company) for each in fleet.scheduler.running.values())
 
         fleet.run(look)
         assert [output.tokens for output in outputs] == expected
         all_outputs += outputs
-    assert used == set(Manner)
+    assert used == {(Manner.PLAIN, Company.ALONE), *product((Manner.IN_TURN, Manner.AHEAD), Company)}
     assert num_guessed(all_outputs) > 2 * MAX_TOKENS
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from contracts.errors import InvalidArgument
-from speculation.manner import Manner, MannerChoice
+from speculation.manner import Manner
+from speculation.ways import WayChoice
 
 FLEET = (Manner.AHEAD, Manner.IN_TURN, Manner.PLAIN)
 PLAIN_S = 0.02  # of a plain round, as probed
@@ -22,7 +23,7 @@ class World:
 
     def __init__(self, gains: Gains, *, probed: float = 1.0, seed: int = 0) -> None:
         self.gains, self.probed = gains, probed
-        self.choice = MannerChoice()
+        self.choice = WayChoice[Manner](priors={Manner.PLAIN: 0.95})
         self.random = np.random.default_rng(seed)
 
     def run(self, num_rounds: int, num_sequences: int, manners: tuple[Manner, ...] = FLEET) -> Counter[Manner]:
@@ -81,6 +82,15 @@ def test_a_change_for_the_better_and_for_the_worse_is_noticed() -> None:
     assert world.run(500, 4)[Manner.PLAIN] > 400
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_way_that_was_worse_for_long_is_found_when_it_is_better(seed: int) -> None:
+    world = World(lambda manner, _: {Manner.AHEAD: 1.2, Manner.IN_TURN: 1.0, Manner.PLAIN: 0.5}[manner], seed=seed)
+    world.run(1500, 1)
+    world.gains = lambda manner, _: {Manner.AHEAD: 1.0, Manner.IN_TURN: 1.3, Manner.PLAIN: 0.5}[manner]
+    world.run(1300, 1)
+    assert world.run(300, 1)[Manner.IN_TURN] > 200, "what was known of it counts no more than the trial itself"
+
+
 def test_each_load_has_its_own_answer_from_the_first_round_on() -> None:
     world = World(lambda manner, num: 1.6 if num <= 2 else 0.6)
     for _ in range(10):
@@ -109,4 +119,4 @@ def test_a_mode_is_held_to_its_manners() -> None:
 
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(InvalidArgument, match="pauses from 9 to 3"):
-        MannerChoice(shortest_pause=9, longest_pause=3)
+        WayChoice(shortest_pause=9, longest_pause=3)

@@ -1,0 +1,241 @@
+"""Which of several ways of drafting pays most; found by trying.
+
+What drafting costs no table of rounds shows: drafters may share processors, memory and links with the target and slow
+the very rounds they hide behind, a round that waits for drafts is late however cheap its rows are, and a second drafter
+makes it wait for two. So the whole is measured, as clients see it: committed tokens over the time from the end of one
+round to the end of the next. To make rounds of different loads comparable, tokens count by the time in which plain
+decoding would have decided them when the target was probed, with nobody else at work. A way's *gain* is that time over
+the time it took.
+
+The way with the highest gain is used; the others are tried for a few rounds now and then, after pauses that double
+while trials stay fruitless, and grow faster while they are hopeless. So the cost of knowing goes to nothing, a way
+that never pays is not used for long, and a load, a text or a machine that changes is noticed. Gains are kept by octaves
+of the number of sequences, and what is known of near octaves counts for a part, so that a load that was never seen
+begins with a good guess. Where nothing is known the first way is used, and a way with a prior taken for that.
+
+(SmartSpec, arXiv 2406.14066, and TurboSpec price speculation by a model of it; here nothing is modelled, so what no
+model has heard of is priced too. The budget of a round still decides how much of what is drafted it checks.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from contracts.errors import InvalidArgument
+
+__all__ = ["WayChoice"]
+
+Way = TypeVar("Way", bound=Hashable)
+
+_SETTLING = 2  # rounds after a change, in which drafters read what they missed: no figures of either way
+_NEIGHBOUR = 1 / 8  # for how much the figures of the next octave count, and its square for those of the one behind
+_ALMOST_NOTHING_S = 1e-6  # for which a prior counts: as soon as a way was seen, that counts
+_RENEWED = 1 / 16  # for how much figures count after something changed
+_HOPELESS = 0.75  # a gain of less than this part of the best one's
+_MOST_KINDS = 64  # that figures are kept of
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Of recent rounds, fading: their tokens, the seconds that plain decoding takes for these, and what they took."""
+
+    rounds: float = 0.0
+    tokens: float = 0.0
+    plain_s: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, num_tokens: float, plain_s: float, seconds: float, *, keep: float) -> None:
+        self.rounds = keep * self.rounds + 1.0
+        self.tokens = keep * self.tokens + num_tokens
+        self.plain_s = keep * self.plain_s + plain_s
+        self.seconds = keep * self.seconds + seconds
+
+    @property
+    def gain(self) -> float:
+        return self.plain_s / self.seconds
+
+
+@dataclass(slots=True)
+class _Octave(Generic[Way]):
+    """One kind of sequences, so many of them. A way is due for a trial in the round `due` says."""
+
+    sums: dict[Way, _Sums] = field(default_factory=dict)
+    due: dict[Way, int] = field(default_factory=dict)
+    pauses: dict[Way, int] = field(default_factory=dict)
+
+    def fade(self, way: Way, part: float, most_rounds: float = math.inf) -> None:
+        """What is known of it counts for so much from now on, and for no more than so many rounds."""
+        if (sums := self.sums.get(way)) is not None:
+            part = min(part, most_rounds / max(sums.rounds, 1.0))
+            self.sums[way] = _Sums(
+                rounds=part * sums.rounds,
+                tokens=part * sums.tokens,
+                plain_s=part * sums.plain_s,
+                seconds=part * sums.seconds,
+            )
+
+
+@dataclass(slots=True)
+class _Kind(Generic[Way]):
+    now: Way
+    octaves: dict[int, _Octave[Way]] = field(default_factory=dict)
+    num_rounds: int = 0
+    trial_left: int = 0
+    settling: int = 0
+    changed: int = 0
+    """In which round the way changed last. Every change has a price, so it stays for as long as a trial lasts."""
+
+    def change(self, way: Way) -> None:
+        if way != self.now:
+            self.now, self.settling, self.changed = way, _SETTLING, self.num_rounds
+
+    def sums(self, way: Way, at: int, prior: float | None) -> _Sums | None:
+        """All that is known of a way, as seen from one octave."""
+        seconds = _ALMOST_NOTHING_S if prior is not None else 0.0
+        tokens, plain_s = 0.0, seconds * (prior or 0.0)
+        for octave, known in self.octaves.items():
+            if (sums := known.sums.get(way)) is not None:
+                part = _NEIGHBOUR ** abs(octave - at)
+                tokens += part * sums.tokens
+                plain_s += part * sums.plain_s
+                seconds += part * sums.seconds
+        return _Sums(tokens=tokens, plain_s=plain_s, seconds=seconds) if seconds > 0.0 else None
+
+
+class WayChoice(Generic[Way]):
+    """See the module. `ways` are those allowed, and the same for all calls of one `kind`; the last is tried first.
+    `priors`: the gain of a way before it was seen."""
+
+    def __init__(
+        self,
+        *,
+        priors: Mapping[Way, float] | None = None,
+        trial_rounds: int = 8,
+        shortest_pause: int = 64,
+        longest_pause: int = 640,
+        memory: float = 128.0,
+        margin: float = 0.01,
+    ) -> None:
+        if not (trial_rounds >= 1 and 1 <= shortest_pause <= longest_pause and memory >= 1.0 and 0.0 <= margin < 1.0):
+            raise InvalidArgument(
+                f"a choice of ways has trial_rounds {trial_rounds}, pauses from {shortest_pause} to "
+                f"{longest_pause}, memory {memory}, margin {margin}; right: all but the margin 1 or more, the longest "
+                "pause the longest, and a margin from 0 to below 1"
+            )
+        self.trial_rounds, self.margin = trial_rounds, margin
+        self.shortest_pause, self.longest_pause = shortest_pause, longest_pause
+        self._keep = 1.0 - 1.0 / memory
+        self._old = 4.0 * memory
+        self._priors = dict(priors or {})
+        self._kinds: dict[Hashable, _Kind[Way]] = {}
+
+    def now(self, kind: Hashable, ways: Sequence[Way]) -> Way:
+        """The way to draft now."""
+        return self._kind(kind, ways).now
+
+    def observe(
+        self,
+        kind: Hashable,
+        ways: Sequence[Way],
+        *,
+        num_sequences: int,
+        num_tokens: int,
+        plain_s: float,
+        elapsed_s: float,
+    ) -> None:
+        """One round of so many sequences in the way of `now`: its tokens, how long plain decoding would take for
+        as many by the probes, and the time since the round before ended."""
+        if not (elapsed_s > 0.0 and plain_s >= 0.0 and num_sequences > 0):
+            return
+        known = self._kind(kind, ways)
+        known.num_rounds += 1
+        at = num_sequences.bit_length()
+        octave = self._octave(known, at)
+        if known.settling > 0:
+            known.settling -= 1
+            return
+        octave.sums.setdefault(known.now, _Sums()).add(num_tokens, plain_s, elapsed_s, keep=self._keep)
+        sums = {way: found for way in ways if (found := known.sums(way, at, self._priors.get(way))) is not None}
+        best = max(sums, key=lambda way: sums[way].gain)
+        now = sums[known.now]
+        sure = 1.0 - self._doubt(now, known.trial_left > 0)
+        is_worse = now.gain < sure * sums[best].gain
+        is_hopeless = now.gain < sure * _HOPELESS * sums[best].gain
+        if known.trial_left > 0:
+            known.trial_left -= 1
+            if known.trial_left == 0 or is_worse:
+                known.trial_left = 0
+                self._judge(known, octave, best, is_hopeless=is_hopeless)
+        elif is_worse and known.num_rounds >= known.changed + self.trial_rounds:
+            pause = min((4 if is_hopeless else 1) * self.shortest_pause, self._longest_pause(is_hopeless))
+            self._pause(known, octave, known.now, pause)
+            known.change(best)
+        else:
+            self._try_another(known, octave, ways)
+
+    def renewed(self) -> None:
+        """Something has changed that may make a difference at every load, such as who drafts."""
+        for known in self._kinds.values():
+            for octave in known.octaves.values():
+                for way in octave.pauses:
+                    self._pause(known, octave, way, self.shortest_pause)
+                    octave.fade(way, _RENEWED)
+
+    # Inside
+
+    def _doubt(self, sums: _Sums, is_trial: bool) -> float:
+        """Part by which the way in use may be worse by bad luck: the fewer its tokens, the more."""
+        return max(self.margin, (1.0 if is_trial else 0.5) / math.sqrt(max(sums.tokens, 1.0)))
+
+    def _longest_pause(self, is_hopeless: bool) -> int:
+        return (8 if is_hopeless else 1) * self.longest_pause
+
+    def _judge(self, known: _Kind[Way], octave: _Octave[Way], best: Way, *, is_hopeless: bool) -> None:
+        """After a trial: on with the best, and a longer pause for what was tried in vain."""
+        tried = known.now
+        if tried == best:
+            for way in octave.pauses:
+                self._pause(known, octave, way, self.shortest_pause)
+        else:
+            longer = (8 if is_hopeless else 2) * octave.pauses.get(tried, self.shortest_pause // 2)
+            self._pause(known, octave, tried, min(longer, self._longest_pause(is_hopeless)))
+        known.change(best)
+
+    def _try_another(self, known: _Kind[Way], octave: _Octave[Way], ways: Sequence[Way]) -> None:
+        for way in reversed(ways):
+            due = octave.due.setdefault(way, known.num_rounds + self.trial_rounds)
+            if way != known.now and known.num_rounds >= due:
+                # What was known of it may be of another text, or of drafters that were less well chosen: the trial
+                # itself counts at least as much.
+                pause = octave.pauses.get(way, 0)
+                octave.fade(way, math.exp(-pause / self._old), self.trial_rounds)
+                known.change(way)
+                known.trial_left = self.trial_rounds
+                return
+
+    def _pause(self, known: _Kind[Way], octave: _Octave[Way], way: Way, num_rounds: int) -> None:
+        octave.pauses[way] = num_rounds
+        octave.due[way] = known.num_rounds + num_rounds
+
+    def _octave(self, known: _Kind[Way], at: int) -> _Octave[Way]:
+        """Of so many sequences. A new one is in no more hurry to try things than its neighbour is."""
+        octave = known.octaves.get(at)
+        if octave is None:
+            octave = _Octave[Way]()
+            if known.octaves:
+                near = known.octaves[min(known.octaves, key=lambda other: abs(other - at))]
+                for way, num_rounds in near.pauses.items():
+                    self._pause(known, octave, way, num_rounds)
+            known.octaves[at] = octave
+        return octave
+
+    def _kind(self, kind: Hashable, ways: Sequence[Way]) -> _Kind[Way]:
+        known = self._kinds.get(kind)
+        if known is None:
+            if len(self._kinds) >= _MOST_KINDS:
+                del self._kinds[next(iter(self._kinds))]
+            known = self._kinds[kind] = _Kind[Way](now=ways[0])
+        return known
