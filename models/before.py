@@ -7,6 +7,7 @@ command to it.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,15 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from contracts.errors import InvalidArgument
-from models.card import figure_on_card
+from models.card import figure_on_card, figures_on_card
 from models.evaluate import TARGET
 from models.files import atomic_write
-from models.hf_folder import load_network, read_config, shape_of
+from models.hf_folder import load_network, read_config, replace_folder, shape_of
 from models.network import Network, Shape
 from models.tokenizer import load_tokenizer
 
 NOTE = "goes-on-from.json"
+DISTILLED_BEFORE = "distillation before"
 GOES_ON = "those of the target that it goes on from"
 
 
@@ -35,8 +37,23 @@ class FamilyBefore:
     def member(self, name: str) -> Network:
         return load_network(self.folder / name).train()
 
+    def copy_member(self, name: str, folder: Path) -> None:
+        replace_folder(folder, lambda partial: shutil.copytree(self.folder / name, partial, dirs_exist_ok=True))
+
     def figure(self, name: str, label: str) -> str:
         return figure_on_card(self.folder / name, label)
+
+    def distilled(self, name: str, *, for_same_target: bool) -> dict[str, str]:
+        """What the card of a drafter that goes on from here says of all its distillation up to here."""
+        figures = figures_on_card(self.folder / name)
+        label = (
+            f"{DISTILLED_BEFORE}, for the {'same target' if for_same_target else 'target that this one goes on from'}"
+        )
+        rows = {label: figures["distillation"]}
+        for older, value in figures.items():
+            if older.startswith(DISTILLED_BEFORE):
+                rows[older] = f"{rows[older]}; before that {value}" if older in rows else value
+        return rows
 
     @property
     def tokens_seen(self) -> str:

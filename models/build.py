@@ -26,7 +26,10 @@ STAGES = ("prepare", "target", "decay", "drafters", "teacher", "distil", "export
 
 _AMOUNTS: Mapping[str, tuple[int, str]] = {
     "--shallow-steps": (DEMO.target_shallow_steps, "steps of the target while it has few layers"),
-    "--target-steps": (DEMO.target_stable_steps, "steps of it at the full learning rate; a later run may raise it"),
+    "--target-steps": (
+        DEMO.target_stable_steps,
+        "steps of it at the full learning rate; a later run may raise it; 0 keeps that of --go-on-from",
+    ),
     "--decay-steps": (DEMO.target_decay_steps, "steps over which its learning rate then falls to zero"),
     "--general-steps": (DEMO.general_steps, "steps of the general drafter on text"),
     "--specialist-steps": (DEMO.specialist_steps, "steps of each specialist on its text, from the general one"),
@@ -113,7 +116,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="FAMILY",
         help="an exported family whose target is trained further and whose drafters are distilled for it, where the "
-        "state of its training is not at hand",
+        "state of its training is not at hand; with --target-steps 0 the target stays as it is",
     )
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; can be given several times")
     parser.add_argument(
@@ -131,8 +134,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def check_arguments(given: argparse.Namespace) -> None:
     for option in ("--threads", *_AMOUNTS):
-        if (value := getattr(given, option[2:].replace("-", "_"))) < 1:
-            raise InvalidArgument(f"{option} is {value}; it must be 1 or more")
+        least = 0 if option == "--target-steps" and given.go_on_from is not None else 1
+        if (value := getattr(given, option[2:].replace("-", "_"))) < least:
+            raise InvalidArgument(f"{option} is {value}; it must be {least} or more")
     if not given.minutes > 0:  # NaN fails this too
         raise InvalidArgument(f"--minutes is {given.minutes}; it must be greater than 0")
     if given.go_on_from is not None and given.go_on_from.resolve() == given.out.resolve():
@@ -151,7 +155,7 @@ def plan_of(given: argparse.Namespace) -> FamilyPlan:
         DEMO,
         target_shallow_steps=given.shallow_steps,
         target_stable_steps=given.target_steps,
-        target_decay_steps=given.decay_steps,
+        target_decay_steps=given.decay_steps if given.target_steps else 0,  # nothing was learned that it could settle
         general_steps=given.general_steps,
         specialist_steps=given.specialist_steps,
         num_teacher_prompts=given.teacher_prompts,

@@ -58,13 +58,20 @@ the licences of the sources ask for or allow.
 
 def figure_on_card(folder: Path, label: str) -> str:
     """What the card in a folder says in the row of this label."""
+    figures = figures_on_card(folder)
+    if label not in figures:
+        raise CheckpointError(
+            f"the model card {folder / 'README.md'} has no row {label!r}; give a folder made by python -m models.build"
+        )
+    return figures[label]
+
+
+def figures_on_card(folder: Path) -> dict[str, str]:
+    """All rows of two columns of the card in a folder."""
     path = folder / "README.md"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise CheckpointError(f"cannot read the model card {path}: {error}") from error
-    start = f"| {label} | "
-    for line in lines:
-        if line.startswith(start) and line.endswith(" |"):
-            return line.removeprefix(start).removesuffix(" |")
-    raise CheckpointError(f"the model card {path} has no row {label!r}; give a folder made by python -m models.build")
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in lines if line.startswith("| ")]
+    return {row[0]: row[1] for row in rows if len(row) == 2}

@@ -57,7 +57,7 @@ def write_folder(
     replace_folder(folder, fill)
 
 
-def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     """Fills a temporary folder beside `folder`, makes it durable and puts it in `folder`'s place, where there may be
     an older checkpoint and nothing else."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():

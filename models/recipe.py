@@ -184,6 +184,10 @@ class Recipe:
             raise InvalidArgument(f"{self.work} holds no finished target; run the stages target and decay first")
         return finished[-1]
 
+    def keeps_target(self) -> bool:
+        """Whether the target is that of the family before as it is, and only its drafters go on."""
+        return self.before is not None and load_state(state_files(self.finished_target())[-1])["step"] == 0
+
     def target_network(self) -> Network:
         return self.network_of(self.plan.target_shape, self.finished_target())
 
@@ -309,6 +313,10 @@ class Recipe:
 
     def export_target(self) -> None:
         run = self.finished_target()
+        if self.before is not None and self.keeps_target():
+            self.before.copy_member(TARGET, self.out / TARGET)
+            self.log(f"copied the target to {self.out / TARGET}")
+            return
         state = load_state(state_files(run)[-1])
         loop = self.target_loop(run)
         loop.restore(state)
@@ -358,8 +366,8 @@ class Recipe:
             f"{num_texts:,} continuations by the target, read several times, and of some that the drafter went on with",
         }
         if self.before is not None:
-            earlier = self.before.figure(f"{DRAFTER_PREFIX}{name}", "distillation")
-            figures["distillation before, for the target that this one goes on from"] = earlier
+            earlier = self.before.distilled(f"{DRAFTER_PREFIX}{name}", for_same_target=self.keeps_target())
+            figures.update(earlier)
         summary = (
             f"A drafter of specfleet's demo family for {subject}: it guesses what the target `target` will say next."
         )

@@ -278,6 +278,28 @@ def test_it_goes_on_from_an_exported_family(built: Recipe, further: Recipe) -> N
     assert again["conditions"]["seed"] != further.plan.target_training.seed  # another order of the text
 
 
+def test_drafters_go_on_for_a_target_that_stays_as_it_is(built: Recipe, further: Recipe, tmp_path: Path) -> None:
+    further.plan = replace(further.plan, target_stable_steps=0, target_decay_steps=0)
+    for stage in STAGES[:-1]:
+        run_stage(further, stage)
+    for path in (built.out / "target").iterdir():
+        assert (further.out / "target" / path.name).read_bytes() == path.read_bytes()
+    before = figure_on_card(built.out / "drafter-sql", "distillation")
+    assert figure_on_card(further.out / "drafter-sql", "distillation before, for the same target") == before
+    weights = [load_network(out / "drafter-sql").embed_tokens.weight for out in (built.out, further.out)]
+    assert not torch.equal(*weights)
+    third = replace(further, work=tmp_path / "third", out=tmp_path / "out", before=FamilyBefore(further.out))
+    for stage in STAGES[:-1]:
+        run_stage(third, stage)
+    all_before = figure_on_card(third.out / "drafter-sql", "distillation before, for the same target")
+    assert all_before == f"{figure_on_card(further.out / 'drafter-sql', 'distillation')}; before that {before}"
+
+
+def test_without_a_family_before_there_is_no_target_to_keep(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--target-steps is 0; it must be 1 or more"):
+        main(["--corpus", str(corpus), "--out", str(tmp_path / "out"), "--target-steps", "0"])
+
+
 def test_a_family_that_goes_on_from_one_that_did_reads_in_a_third_order(built: Recipe, further: Recipe) -> None:
     for stage in STAGES[:-1]:
         run_stage(further, stage)
