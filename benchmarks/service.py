@@ -58,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.together = list(dict.fromkeys(options.together or [1]))
     try:
         prompts = read_prompts(options.prompts)[: options.num_prompts]
+        lessons = read_prompts(options.teach) if options.teach is not None else []
         for mode in options.mode:
             mode_parts(mode)
-        turns = asyncio.run(_measure(options, prompts))
+        turns = asyncio.run(_measure(options, prompts, lessons))
     except SpecfleetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -78,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         "--drafter", action="append", default=[], metavar="KIND_OR_DIR", help="can be given several times"
     )
     parser.add_argument("--prompts", required=True, type=Path, metavar="FILE.jsonl")
+    parser.add_argument(
+        "--teach",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="prompts to answer first, all of them one at a time in the last mode: what the router learns of its "
+        "drafters from the first minutes of traffic",
+    )
     parser.add_argument("--num-prompts", type=int, default=16, metavar="N")
     parser.add_argument("--mode", action="append", metavar="MODE", help="default: off, vanilla, pearl, fleet")
     parser.add_argument("--together", type=int, action="append", metavar="N", help="requests at a time; default: 1")
@@ -91,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _measure(options: argparse.Namespace, prompts: list[Prompt]) -> list[Turn]:
+async def _measure(options: argparse.Namespace, prompts: list[Prompt], lessons: list[Prompt]) -> list[Turn]:
     turns: list[Turn] = []
     limits = FrontLimits(max_draft=options.max_draft, max_waiting=4096)
     async with measured_fleet(
@@ -103,6 +111,9 @@ async def _measure(options: argparse.Namespace, prompts: list[Prompt]) -> list[T
         with_target=options.with_target,
         prefix_cache=False,  # every turn asks the same prompts, and a mode would find what another has read
     ) as fleet:
+        fleet.use(options.mode[-1])
+        for lesson in lessons:
+            await say(fleet.stub, lesson, max_tokens=options.max_tokens, temperature=options.temperature)
         for together in options.together:
             for number in range(options.rounds + 1):
                 for mode in options.mode:

@@ -40,6 +40,8 @@ class Followed:
     what it would have said."""
     num_scoring: int = 0
     """So many of them it is being asked about."""
+    was_scored: bool = False
+    """Whether it was asked about some of this sequence before."""
     answer: int | None = None
     """The number of the answer that is under way; None where nobody waits for one."""
     _told: set[_Path] = field(default_factory=set)

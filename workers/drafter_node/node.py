@@ -30,6 +30,7 @@ __all__ = ["DrafterNode"]
 logger = logging.getLogger(__name__)
 
 _SCORED_TOKENS = 6  # of a followed sequence at a time: one more row costs little, one more step costs much
+_FIRST_SCORED_TOKENS = 2  # sooner the first time: many answers are short, and what was not scored teaches nothing
 _GATHER_S = 0.005  # how long nodes that nobody waits for wait for others at most
 
 
@@ -176,7 +177,7 @@ class DrafterNode:
             return
         if followed.only_follows and self._agreement is not None:
             followed.read_later(tuple(message.tokens))
-            if not followed.num_scoring and len(followed.unread) >= _SCORED_TOKENS:
+            if not followed.num_scoring and _is_to_be_scored(followed):
                 self._unasked[message.sequence] = followed
             return
         try:
@@ -235,6 +236,7 @@ class DrafterNode:
     def _score(self, followed: Followed) -> bool:
         """What the drafter would have said is known: tells it the tokens, and the router how often they agree."""
         num_scored, followed.num_scoring, followed.answer = followed.num_scoring, 0, None
+        followed.was_scored = True
         if not self._read(followed, num_scored) or self._agreement is None:
             return False
         agreed = self._agreement(sequence_id(followed.sequence))
@@ -258,7 +260,7 @@ class DrafterNode:
             self._close(followed.sequence)
             return False
         followed.unread = rest
-        if len(rest) >= _SCORED_TOKENS and followed.only_follows:
+        if followed.only_follows and _is_to_be_scored(followed):
             self._unasked[followed.sequence] = followed
         return True
 
@@ -342,6 +344,10 @@ class DrafterNode:
                 continue
             followed.begin(answer)
             self._by_answer[answer] = followed
+
+
+def _is_to_be_scored(followed: Followed) -> bool:
+    return len(followed.unread) >= (_SCORED_TOKENS if followed.was_scored else _FIRST_SCORED_TOKENS)
 
 
 def _about(message: fleet_pb2.Opening) -> dict[str, object]:

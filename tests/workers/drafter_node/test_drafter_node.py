@@ -264,6 +264,18 @@ def test_whoever_only_follows_says_how_often_it_agrees() -> None:
     assert not node.has_work
 
 
+def test_short_answers_teach_too_and_long_ones_a_few_tokens_at_a_time() -> None:
+    rig = Rig(model())
+    node = node_of(rig, agreement=rig.drafter.agreement)
+    node.take(fleet_pb2.DrafterWork(open=[opening(1, random_tokens(random.Random(6), 20))], want=[want(1, 20, 0)]))
+    scored: list[int] = []
+    for position in range(20, 40):
+        node.take(fleet_pb2.DrafterWork(commit=[commit(1, position, [7])]))
+        while node.has_work:
+            scored += [evidence.num_tokens for evidence in node.draft().evidence]
+    assert scored == [2, 6, 6, 6]
+
+
 def test_without_run_ahead_there_is_one_answer() -> None:
     talk = Talk(node_of(Rig(model())))
     talk.open(1, random_tokens(random.Random(3), 20))
