@@ -8,7 +8,7 @@ command to it.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from models.network import Network, Shape
 from models.tokenizer import load_tokenizer
 
 NOTE = "goes-on-from.json"
-DISTILLED_BEFORE = "distillation before"
+FOR_SAME_TARGET = "distillation before, for the same target"
+FOR_EARLIER_TARGETS = "distillation before, for earlier states of the target"
 GOES_ON = "those of the target that it goes on from"
 
 
@@ -44,16 +45,16 @@ class FamilyBefore:
         return figure_on_card(self.folder / name, label)
 
     def distilled(self, name: str, *, for_same_target: bool) -> dict[str, str]:
-        """What the card of a drafter that goes on from here says of all its distillation up to here."""
+        """What the card of a drafter that goes on from here says of all its distillation up to here, the last first."""
         figures = figures_on_card(self.folder / name)
-        label = (
-            f"{DISTILLED_BEFORE}, for the {'same target' if for_same_target else 'target that this one goes on from'}"
+        same = [value for label in ("distillation", FOR_SAME_TARGET) if (value := figures.get(label))]
+        earlier = [figures[FOR_EARLIER_TARGETS]] if FOR_EARLIER_TARGETS in figures else []
+        rows = (
+            {FOR_SAME_TARGET: same, FOR_EARLIER_TARGETS: earlier}
+            if for_same_target
+            else {FOR_EARLIER_TARGETS: same + earlier}
         )
-        rows = {label: figures["distillation"]}
-        for older, value in figures.items():
-            if older.startswith(DISTILLED_BEFORE):
-                rows[older] = f"{rows[older]}; before that {value}" if older in rows else value
-        return rows
+        return {label: "; before that ".join(values) for label, values in rows.items() if values}
 
     @property
     def tokens_seen(self) -> str:
@@ -78,27 +79,35 @@ class FamilyBefore:
             for label in figures[name]:
                 self.figure(name, label)
 
-    def digest(self) -> str:
-        """Which family it is: of its target's weights."""
-        digest = hashlib.sha256()
-        for path in sorted((self.folder / TARGET).glob("model*.safetensors")):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+    def digests(self) -> dict[str, str]:
+        """Which family it is: of its target's weights, and of its drafters'."""
+        paths = sorted(self.folder.glob("*/model*.safetensors"))
+        return {
+            "target": _digest([path for path in paths if path.parent.name == TARGET]),
+            "drafters": _digest([path for path in paths if path.parent.name != TARGET]),
+        }
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def hold_to_it(work: Path, before: FamilyBefore | None, *, is_begun: bool) -> None:
     """Notes in a work folder what it goes on from, or refuses what it did not begin with."""
     note = work / NOTE
     noted = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
-    if noted is not None and (before is None or before.digest() != noted["target"]):
+    if noted is not None and (before is None or any(noted[of] != digest for of, digest in before.digests().items())):
         raise InvalidArgument(
-            f"{work} goes on from {noted['folder']}, whose target's weights have the digest {noted['target'][:12]}; "
-            "give --go-on-from with that family as it was, or another work folder"
+            f"{work} goes on from {noted['folder']}, with digests of weights {noted['target'][:12]} (target) and "
+            f"{noted['drafters'][:12]} (drafters); give --go-on-from with that family as it was, or another work folder"
         )
     if noted is None and before is not None:
         if is_begun:
             raise InvalidArgument(
                 f"{work} holds a target that was begun without --go-on-from; leave that out, or give another folder"
             )
-        content = {"folder": str(before.folder), "target": before.digest()}
+        content = {"folder": str(before.folder), **before.digests()}
         atomic_write(note, json.dumps(content, indent=1).encode() + b"\n")

@@ -64,6 +64,12 @@ class Recipe:
             if (path := self.work / "tokenizer.json").is_file():
                 self.check_tokenizer(path, before)
         is_begun = any(state_files(self.work / name) for name in ("target", "target-shallow"))
+        trained = state_files(self.work / "target")
+        if plan.target_stable_steps == 0 and trained and load_state(trained[-1])["step"] > 0:
+            raise InvalidArgument(
+                f"{self.work} holds a target that was trained further, and --target-steps 0 keeps the one before; "
+                "leave that out, or give another work folder"
+            )
         hold_to_it(self.work, before, is_begun=is_begun)
 
     def check_tokenizer(self, path: Path, before: FamilyBefore) -> None:

@@ -32,7 +32,6 @@ from router.wishes import only_follow, opened, wish
 from speculation.fusion import FusionKind
 from speculation.fusion_choice import FusionChoice
 from speculation.load import Cooperation
-from speculation.manner import Company
 from speculation.roster import Member, Roster
 
 __all__ = ["DrafterFigures", "DrafterPool"]
@@ -445,4 +444,4 @@ class DrafterPool:
 
 def _most_drafters(sequence: RoutedSequence) -> int:
     """How many may draft for it at present, whatever the load."""
-    return sequence.parts.max_drafters if sequence.company is Company.TOGETHER else 1
+    return min(sequence.parts.max_drafters, sequence.most_drafters)

@@ -3,8 +3,7 @@ round, and said to each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
-from typing import Any
+from collections.abc import Collection
 
 from contracts.clock import Clock
 from router.modes import ModeParts
@@ -12,13 +11,13 @@ from router.rounds import PlannedRound
 from router.sequence import RoutedSequence
 from speculation.cost import CostTable
 from speculation.load import Cooperation
-from speculation.manner import Company, Manner
+from speculation.manner import DraftingWay, Manner
 from speculation.ways import WayChoice
 
 __all__ = ["Manners"]
 
 _AS_PROBED = 0.95  # gain of plain decoding, before it was seen: between steps something happens too
-_COMPANY = (Company.ALONE, Company.TOGETHER)  # a second drafter has to show what it gives
+_PLAIN = DraftingWay(Manner.PLAIN)
 
 
 class Manners:
@@ -28,9 +27,7 @@ class Manners:
 
     def __init__(self, clock: Clock, probed: CostTable, cooperation: Cooperation, *, is_priced: bool = True) -> None:
         self.clock, self.cooperation, self.is_priced = clock, cooperation, is_priced
-        self._manner = WayChoice[Manner](priors={Manner.PLAIN: _AS_PROBED})
-        self._company = WayChoice[Company]()
-        """For each manner apart: where drafters run ahead nobody waits for the second."""
+        self._choice = WayChoice[DraftingWay](priors={_PLAIN: _AS_PROBED})
         self._probed = probed
         self._since_s: float | None = None
 
@@ -55,54 +52,48 @@ class Manners:
             for parts, sequences in _by_parts(ran).items():
                 # Those that were not told yet went on as before.
                 if self._is_told(parts, sequences):
-                    self._observe(parts, len(ran), num_tokens=num_tokens, plain_s=plain_s, elapsed_s=now_s - since_s)
+                    self._choice.observe(
+                        parts,
+                        self._ways(parts),
+                        num_sequences=len(ran),
+                        num_tokens=num_tokens,
+                        plain_s=plain_s,
+                        elapsed_s=now_s - since_s,
+                    )
         return any(not self._is_told(parts, sequences) for parts, sequences in _by_parts(running).items())
 
     def say(self, running: Collection[RoutedSequence]) -> bool:
-        """Tells each sequence its manner and company; whether a manner is news for any."""
+        """Tells each sequence its way; whether a manner is news for any."""
         is_news = False
         for parts, sequences in _by_parts(running).items():
-            manner, company = self._now(parts)
+            way = self._now(parts)
             for sequence in sequences:
-                is_news |= sequence.manner is not manner
-                sequence.manner, sequence.company = manner, company
+                is_news |= sequence.manner is not way.manner
+                sequence.manner, sequence.most_drafters = way.manner, way.most_drafters
         return is_news
 
     def renewed(self) -> None:
         """Something has changed that may make a difference, such as who drafts."""
-        self._manner.renewed()
-        self._company.renewed()
+        self._choice.renewed()
 
     # Inside
 
-    def _observe(
-        self, parts: ModeParts, num_sequences: int, *, num_tokens: int, plain_s: float, elapsed_s: float
-    ) -> None:
-        manner = self._manner.now(parts, parts.manners)
-        choices: list[tuple[WayChoice[Any], Hashable, Sequence[Any]]] = [(self._manner, parts, parts.manners)]
-        if self._may_choose_company(parts, manner):
-            choices.append((self._company, (parts, manner), _COMPANY))
-        for choice, kind, ways in choices:
-            choice.observe(
-                kind, ways, num_sequences=num_sequences, num_tokens=num_tokens, plain_s=plain_s, elapsed_s=elapsed_s
-            )
-
     def _is_told(self, parts: ModeParts, sequences: Collection[RoutedSequence]) -> bool:
-        now = self._now(parts)
-        return all((sequence.manner, sequence.company) == now for sequence in sequences)
+        way = self._now(parts)
+        return all(DraftingWay(sequence.manner, sequence.most_drafters) == way for sequence in sequences)
 
-    def _now(self, parts: ModeParts) -> tuple[Manner, Company]:
-        manner = self._manner.now(parts, parts.manners)
-        if self._may_choose_company(parts, manner):
-            return manner, self._company.now((parts, manner), _COMPANY)
-        return manner, Company.ALONE if self._prices(parts) else Company.TOGETHER
+    def _now(self, parts: ModeParts) -> DraftingWay:
+        ways = self._ways(parts)
+        return self._choice.now(parts, ways) if len(ways) > 1 else ways[0]
 
-    def _prices(self, parts: ModeParts) -> bool:
-        return self.is_priced and parts.is_priced
-
-    def _may_choose_company(self, parts: ModeParts, manner: Manner) -> bool:
-        has_room = min(self.cooperation.num_drafters, parts.max_drafters) > 1
-        return self._prices(parts) and has_room and manner is not Manner.PLAIN
+    def _ways(self, parts: ModeParts) -> list[DraftingWay]:
+        """Those that mode and load allow. Each begins with one drafter: a second has to show what it gives."""
+        if not (self.is_priced and parts.is_priced):
+            return [DraftingWay(parts.manners[0], max(parts.max_drafters, 1))]
+        alone = [DraftingWay(manner) for manner in parts.manners]
+        together = min(self.cooperation.num_drafters, parts.max_drafters)
+        several = [DraftingWay(way.manner, together) for way in alone if together > 1 and way != _PLAIN]
+        return [*alone[:1], *several, *alone[1:]]
 
     def _plain_s(self, sequences: Collection[RoutedSequence], num_tokens: int, num_prompt_rows: int) -> float:
         """Of plain decoding: so many tokens of these sequences together, and as much of their prompts on the way."""

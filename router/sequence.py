@@ -11,7 +11,7 @@ from router.fused_steps import FusedSteps
 from router.modes import ModeParts
 from speculation.drafting import Drafting
 from speculation.fusion import FusionKind
-from speculation.manner import Company, Manner
+from speculation.manner import Manner
 from speculation.reach import ALL, Reach
 from speculation.resting import Resting
 
@@ -116,8 +116,8 @@ class RoutedSequence:
     resting: Resting = field(default_factory=Resting)
     manner: Manner = Manner.AHEAD
     """In which the fleet drafts for the likes of it at present."""
-    company: Company = Company.TOGETHER
-    """In which its drafter is."""
+    most_drafters: int = 256
+    """How many may draft for it at present, whatever load and mode say."""
     fusion: FusionKind | None = None
     """How its drafters work together, once it has had several."""
     steps: FusedSteps | None = None

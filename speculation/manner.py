@@ -1,10 +1,11 @@
-"""In what manner a fleet drafts for sequences, and in what company; which of them pays is found by trying (`ways`)."""
+"""In what manner a fleet drafts for sequences; which one pays is found by trying (`ways`)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Company", "Manner"]
+__all__ = ["DraftingWay", "Manner"]
 
 
 class Manner(StrEnum):
@@ -15,8 +16,9 @@ class Manner(StrEnum):
     AHEAD = "ahead"
 
 
-class Company(StrEnum):
-    """Whether a sequence has one drafter or as many as mode and load allow."""
+@dataclass(frozen=True, slots=True)
+class DraftingWay:
+    """A manner, and how many drafters a sequence may have in it."""
 
-    ALONE = "alone"
-    TOGETHER = "together"
+    manner: Manner
+    most_drafters: int = 1

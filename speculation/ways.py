@@ -8,7 +8,8 @@ decoding would have decided them when the target was probed, with nobody else at
 the time it took.
 
 The way with the highest gain is used; the others are tried for a few rounds now and then, after pauses that double
-while trials stay fruitless, and grow faster while they are hopeless. So the cost of knowing goes to nothing, a way
+while trials stay fruitless, up to a longest one, and grow faster and longer while they are hopeless. So the cost of
+knowing becomes small, a way
 that never pays is not used for long, and a load, a text or a machine that changes is noticed. Gains are kept by octaves
 of the number of sequences, and what is known of near octaves counts for a part, so that a load that was never seen
 begins with a good guess. Where nothing is known the first way is used, and a way with a prior taken for that.
@@ -42,13 +43,11 @@ _MOST_KINDS = 64  # that figures are kept of
 class _Sums:
     """Of recent rounds, fading: their tokens, the seconds that plain decoding takes for these, and what they took."""
 
-    rounds: float = 0.0
     tokens: float = 0.0
     plain_s: float = 0.0
     seconds: float = 0.0
 
     def add(self, num_tokens: float, plain_s: float, seconds: float, *, keep: float) -> None:
-        self.rounds = keep * self.rounds + 1.0
         self.tokens = keep * self.tokens + num_tokens
         self.plain_s = keep * self.plain_s + plain_s
         self.seconds = keep * self.seconds + seconds
@@ -66,16 +65,10 @@ class _Octave(Generic[Way]):
     due: dict[Way, int] = field(default_factory=dict)
     pauses: dict[Way, int] = field(default_factory=dict)
 
-    def fade(self, way: Way, part: float, most_rounds: float = math.inf) -> None:
-        """What is known of it counts for so much from now on, and for no more than so many rounds."""
+    def fade(self, way: Way, part: float) -> None:
+        """What is known of it counts for so much from now on."""
         if (sums := self.sums.get(way)) is not None:
-            part = min(part, most_rounds / max(sums.rounds, 1.0))
-            self.sums[way] = _Sums(
-                rounds=part * sums.rounds,
-                tokens=part * sums.tokens,
-                plain_s=part * sums.plain_s,
-                seconds=part * sums.seconds,
-            )
+            self.sums[way] = _Sums(tokens=part * sums.tokens, plain_s=part * sums.plain_s, seconds=part * sums.seconds)
 
 
 @dataclass(slots=True)
@@ -106,8 +99,9 @@ class _Kind(Generic[Way]):
 
 
 class WayChoice(Generic[Way]):
-    """See the module. `ways` are those allowed, and the same for all calls of one `kind`; the last is tried first.
-    `priors`: the gain of a way before it was seen."""
+    """See the module. `ways` are those that a kind of sequences may use now: the first is begun with, the last tried
+    first. `priors`: the gain of a way before it was seen. `longest_pause`: between trials of a way that is not
+    hopeless, an eighth of that of one that is."""
 
     def __init__(
         self,
@@ -208,10 +202,8 @@ class WayChoice(Generic[Way]):
         for way in reversed(ways):
             due = octave.due.setdefault(way, known.num_rounds + self.trial_rounds)
             if way != known.now and known.num_rounds >= due:
-                # What was known of it may be of another text, or of drafters that were less well chosen: the trial
-                # itself counts at least as much.
                 pause = octave.pauses.get(way, 0)
-                octave.fade(way, math.exp(-pause / self._old), self.trial_rounds)
+                octave.fade(way, math.exp(-pause / self._old))
                 known.change(way)
                 known.trial_left = self.trial_rounds
                 return
@@ -238,4 +230,16 @@ class WayChoice(Generic[Way]):
             if len(self._kinds) >= _MOST_KINDS:
                 del self._kinds[next(iter(self._kinds))]
             known = self._kinds[kind] = _Kind[Way](now=ways[0])
+        if known.now not in ways:
+            known.trial_left = 0
+            known.change(self._best_known(known, ways))
         return known
+
+    def _best_known(self, known: _Kind[Way], ways: Sequence[Way]) -> Way:
+        """Of these, at the load that was seen most; the first where none was seen."""
+        octaves = known.octaves.values()
+        busiest = max(
+            octaves, key=lambda octave: sum(sums.tokens for sums in octave.sums.values()), default=_Octave[Way]()
+        )
+        seen = [way for way in ways if way in busiest.sums and busiest.sums[way].seconds > 0.0]
+        return max(seen, key=lambda way: busiest.sums[way].gain, default=ways[0])

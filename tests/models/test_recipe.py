@@ -18,7 +18,7 @@ import torch
 from contracts.errors import CheckpointError, InvalidArgument
 from models.before import FamilyBefore
 from models.build import STAGES, main, run_stage, sole_user
-from models.card import figure_on_card
+from models.card import figure_on_card, figures_on_card
 from models.checkpoint import load_newest, load_state, state_files
 from models.corpus import DOMAINS, records
 from models.evaluate import drafter_folders
@@ -278,7 +278,7 @@ def test_it_goes_on_from_an_exported_family(built: Recipe, further: Recipe) -> N
     assert again["conditions"]["seed"] != further.plan.target_training.seed  # another order of the text
 
 
-def test_drafters_go_on_for_a_target_that_stays_as_it_is(built: Recipe, further: Recipe, tmp_path: Path) -> None:
+def test_drafters_go_on_for_a_target_that_stays_as_it_is(built: Recipe, further: Recipe) -> None:
     further.plan = replace(further.plan, target_stable_steps=0, target_decay_steps=0)
     for stage in STAGES[:-1]:
         run_stage(further, stage)
@@ -288,11 +288,38 @@ def test_drafters_go_on_for_a_target_that_stays_as_it_is(built: Recipe, further:
     assert figure_on_card(further.out / "drafter-sql", "distillation before, for the same target") == before
     weights = [load_network(out / "drafter-sql").embed_tokens.weight for out in (built.out, further.out)]
     assert not torch.equal(*weights)
-    third = replace(further, work=tmp_path / "third", out=tmp_path / "out", before=FamilyBefore(further.out))
-    for stage in STAGES[:-1]:
-        run_stage(third, stage)
-    all_before = figure_on_card(third.out / "drafter-sql", "distillation before, for the same target")
-    assert all_before == f"{figure_on_card(further.out / 'drafter-sql', 'distillation')}; before that {before}"
+    for before_it in (FamilyBefore(further.out), None):  # what was copied or left out is another family all the same
+        other = replace(further, before=before_it)
+        with pytest.raises(InvalidArgument, match="give --go-on-from with that family as it was"):
+            run_stage(other, "distil")
+
+
+def test_the_card_says_of_every_distillation_for_which_target_it_was(tmp_path: Path) -> None:
+    def card(number: int, earlier: dict[str, str]) -> FamilyBefore:
+        folder = tmp_path / str(number)
+        folder.joinpath("drafter-x").mkdir(parents=True)
+        rows = {"distillation": f"D{number}", **earlier}
+        folder.joinpath("drafter-x/README.md").write_text("".join(f"| {key} | {rows[key]} |\n" for key in rows))
+        return FamilyBefore(folder)
+
+    family = card(0, {})
+    for number, is_kept in enumerate((True, True, False, True, False), start=1):
+        family = card(number, family.distilled("drafter-x", for_same_target=is_kept))
+    assert figures_on_card(family.folder / "drafter-x") == {
+        "distillation": "D5",
+        "distillation before, for earlier states of the target": "D4; before that D3; before that D2; before that D1; "
+        "before that D0",
+    }
+    kept = card(6, family.distilled("drafter-x", for_same_target=True))
+    assert figure_on_card(kept.folder / "drafter-x", "distillation before, for the same target") == "D5"
+
+
+def test_a_target_that_was_trained_further_is_not_kept(further: Recipe) -> None:
+    run_stage(further, "prepare")
+    run_stage(further, "target")
+    further.plan = replace(further.plan, target_stable_steps=0, target_decay_steps=0)
+    with pytest.raises(InvalidArgument, match="--target-steps 0 keeps the one before"):
+        run_stage(further, "decay")
 
 
 def test_without_a_family_before_there_is_no_target_to_keep(corpus: Path, tmp_path: Path) -> None:

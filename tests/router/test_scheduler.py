@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import product, starmap
 
 import pytest
 
@@ -15,7 +15,7 @@ from router.modes import MODES
 from router.orders import DrafterOffer, DrafterOrders
 from speculation.drafting import Drafting
 from speculation.fusion import FusionKind
-from speculation.manner import Company, Manner
+from speculation.manner import DraftingWay, Manner
 from speculation.ways import WayChoice
 from tests.engine.checkpoints import write_checkpoint
 from tests.engine.rig import Model, random_tokens
@@ -89,7 +89,7 @@ def test_every_mode_gives_the_targets_own_tokens(model: Model, mode: str) -> Non
 def test_changes_of_manner_at_any_moment_change_no_token(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(5)
     monkeypatch.setattr(WayChoice, "now", lambda self, kind, ways: rng.choice(ways))
-    used, all_outputs = set[tuple[Manner, Company]](), list[Collected]()
+    used, all_outputs = set[DraftingWay](), list[Collected]()
     for case in range(6):
         prompts = [random_tokens(rng, rng.randint(1, 40)) for _ in range(3)]
         expected = all_plain(model, prompts)
@@ -103,12 +103,13 @@ def test_changes_of_manner_at_any_moment_change_no_token(model: Model, monkeypat
         ]
 
         def look(fleet: Fleet = fleet) -> None:
-            used.update((each.manner, each.company) for each in fleet.scheduler.running.values())
+            used.update(DraftingWay(each.manner, each.most_drafters) for each in fleet.scheduler.running.values())
 
         fleet.run(look)
         assert [output.tokens for output in outputs] == expected
         all_outputs += outputs
-    assert used == {(Manner.PLAIN, Company.ALONE), *product((Manner.IN_TURN, Manner.AHEAD), Company)}
+    drafting = starmap(DraftingWay, product((Manner.IN_TURN, Manner.AHEAD), (1, 2)))
+    assert used >= {DraftingWay(Manner.PLAIN), *drafting}
     assert num_guessed(all_outputs) > 2 * MAX_TOKENS
 
 

@@ -85,10 +85,19 @@ def test_a_change_for_the_better_and_for_the_worse_is_noticed() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_way_that_was_worse_for_long_is_found_when_it_is_better(seed: int) -> None:
     world = World(lambda manner, _: {Manner.AHEAD: 1.2, Manner.IN_TURN: 1.0, Manner.PLAIN: 0.5}[manner], seed=seed)
-    world.run(1500, 1)
+    world.run(6000, 1)
     world.gains = lambda manner, _: {Manner.AHEAD: 1.0, Manner.IN_TURN: 1.3, Manner.PLAIN: 0.5}[manner]
-    world.run(1300, 1)
-    assert world.run(300, 1)[Manner.IN_TURN] > 200, "what was known of it counts no more than the trial itself"
+    world.run(2600, 1)
+    assert world.run(300, 1)[Manner.IN_TURN] > 200, "pauses between trials have an end"
+
+
+def test_ways_that_come_and_go_are_neither_used_where_they_may_not_nor_forgotten() -> None:
+    world = World(lambda manner, _: {Manner.AHEAD: 1.5, Manner.IN_TURN: 1.2, Manner.PLAIN: 0.9}[manner])
+    world.run(500, 4)
+    assert world.run(100, 4, (Manner.PLAIN, Manner.IN_TURN))[Manner.AHEAD] == 0
+    assert world.choice.now("kind", (Manner.PLAIN, Manner.IN_TURN)) is Manner.IN_TURN
+    world.choice.now("kind", (Manner.AHEAD,))
+    assert world.run(60, 4)[Manner.AHEAD] > 40
 
 
 def test_each_load_has_its_own_answer_from_the_first_round_on() -> None:
