@@ -83,8 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         "--teach",
         type=Path,
         metavar="FILE.jsonl",
-        help="prompts to answer first, all of them one at a time in the last mode: what the router learns of its "
-        "drafters from the first minutes of traffic",
+        help="prompts to answer first, all of them one at a time in mode fleet: what the router learns of its drafters "
+        "from the first minutes of traffic",
     )
     parser.add_argument("--num-prompts", type=int, default=16, metavar="N")
     parser.add_argument("--mode", action="append", metavar="MODE", help="default: off, vanilla, pearl, fleet")
@@ -111,8 +111,8 @@ async def _measure(options: argparse.Namespace, prompts: list[Prompt], lessons: 
         with_target=options.with_target,
         prefix_cache=False,  # every turn asks the same prompts, and a mode would find what another has read
     ) as fleet:
-        fleet.use(options.mode[-1])
         for lesson in lessons:
+            fleet.use("fleet")
             await say(fleet.stub, lesson, max_tokens=options.max_tokens, temperature=options.temperature)
         for together in options.together:
             for number in range(options.rounds + 1):

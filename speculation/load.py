@@ -1,4 +1,5 @@
-"""How many drafters work together on one sequence, by how busy the verifier is.
+"""How many drafters may work together on one sequence, by how busy the verifier is; whether they do is found by trying
+(`ways`).
 
 CoSine (arXiv 2503.10325): the verifier idles, more drafters; it is backlogged, fewer. A busy verifier has no room for
 the nodes of a second drafter, and an idle one loses nothing by checking them. Two thresholds with a gap between them,

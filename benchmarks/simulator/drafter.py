@@ -23,7 +23,7 @@ from workers.drafters.growth import Candidate, Growth
 __all__ = ["SimulatedDrafter"]
 
 # As in workers/drafter_node/node.py and workers/drafters/model_search.py.
-_SCORED_TOKENS = 6
+_SCORED_TOKENS, _FIRST_SCORED_TOKENS = 6, 2
 _GATHER_S = 0.005
 _WORTH_GUESSING = 0.5
 _MAX_EXPAND = 4
@@ -44,6 +44,7 @@ class _Followed:
     wish: Wish | None = None
     only_follows: bool = False
     num_unread: int = 0
+    was_scored: bool = False
     known: dict[Place, tuple[list[Candidate[Place]], dict[int, Place]]] = field(default_factory=dict)
     """Places at which it has computed what comes next: that, and the place after each of its tokens."""
     told: set[Place] = field(default_factory=set)
@@ -54,6 +55,10 @@ class _Followed:
     @property
     def position(self) -> int:
         return len(self.request.prompt) + self.index
+
+    @property
+    def is_to_be_scored(self) -> bool:
+        return self.num_unread >= (_SCORED_TOKENS if self.was_scored else _FIRST_SCORED_TOKENS)
 
     @property
     def is_eager(self) -> bool:
@@ -135,7 +140,7 @@ class SimulatedDrafter:
         followed.index += count
         if followed.only_follows:
             followed.num_unread += count
-            if followed.num_unread >= _SCORED_TOKENS:
+            if followed.is_to_be_scored:
                 self._scoring[followed.sequence] = followed
             return
         followed.num_to_read += sum(Place(index) not in followed.known for index in range(first + 1, followed.index))
@@ -297,6 +302,7 @@ class SimulatedDrafter:
                 continue
             request, end = followed.request, followed.index - followed.num_unread + count
             followed.num_unread -= count
+            followed.was_scored = True
             agreed = sum(
                 said[0][0] == request.answer[index]
                 for index in range(end - count, end)
@@ -305,7 +311,7 @@ class SimulatedDrafter:
             evidence.append(
                 Evidence(sequence=followed.sequence, epoch=followed.epoch, num_tokens=count, num_agreed=agreed)
             )
-            if followed.num_unread >= _SCORED_TOKENS:
+            if followed.is_to_be_scored:
                 self._scoring[followed.sequence] = followed
         if evidence:
             steps, self._steps = self._steps, []

@@ -10,10 +10,13 @@ from prometheus_client.core import Metric
 from router.metrics.families import counter, gauge, histogram
 from router.metrics.figures import Fallback
 from router.metrics.histogram import NUM_NODES, buckets_of
+from router.modes import MODES
 from router.scheduler import Scheduler
 from speculation.manner import Manner
 
 __all__ = ["speculation"]
+
+_MOST_DRAFTERS = max(parts.max_drafters for parts in MODES.values())  # of one sequence
 
 
 def speculation(scheduler: Scheduler) -> Iterator[Metric]:
@@ -59,6 +62,12 @@ def speculation(scheduler: Scheduler) -> Iterator[Metric]:
         "specfleet_speculating_sequences",
         "Running sequences in a mode that speculates, by the manner that pays now.",
         [({"manner": manner.value}, manners[manner.value]) for manner in Manner],
+    )
+    at_work = Counter(len(s.drafting.drafters) for s in scheduler.running.values() if s.parts.max_drafters)
+    yield gauge(
+        "specfleet_sequences_by_drafters",
+        "Running sequences in a mode that speculates, by how many drafters draft for them now.",
+        [({"drafters": str(number)}, at_work[number]) for number in range(_MOST_DRAFTERS + 1)],
     )
     yield from _verifier(scheduler)
 
