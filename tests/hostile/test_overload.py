@@ -127,9 +127,10 @@ def test_deadlines_are_kept_or_said_to_be_over_in_a_full_queue(folder: Path, mon
         monkeypatch.setattr(fleet.router.scheduler, "answered_in_s", lambda num_before: 0.0)
         hasty = [tokens_of(fleet, a_request(200), deadline_s=0.05) for _ in range(MAX_WAITING)]
         late = await asyncio.gather(*hasty, return_exceptions=True)
-        assert [error.code().name for error in late if isinstance(error, grpc.aio.AioRpcError)] == [
-            "DEADLINE_EXCEEDED"
-        ] * MAX_WAITING
+        errors = [each for each in late if isinstance(each, grpc.aio.AioRpcError)]
+        assert {error.code().name for error in errors} == {"DEADLINE_EXCEEDED"}
+        # One that was let in before its deadline, since a long one was done, has an answer, whole or cut short by it.
+        assert all(isinstance(each, list) for each in late if each not in errors)
         async with asyncio.timeout(DEADLINE_S):
             while fleet.router.scheduler.waiting:  # noqa: ASYNC110  # they leave the queue by themselves
                 await asyncio.sleep(0.005)
