@@ -111,8 +111,8 @@ async def _measure(options: argparse.Namespace, prompts: list[Prompt], lessons: 
         with_target=options.with_target,
         prefix_cache=False,  # every turn asks the same prompts, and a mode would find what another has read
     ) as fleet:
+        fleet.use("fleet")
         for lesson in lessons:
-            fleet.use("fleet")
             await say(fleet.stub, lesson, max_tokens=options.max_tokens, temperature=options.temperature)
         for together in options.together:
             for number in range(options.rounds + 1):

@@ -30,7 +30,7 @@ _AMOUNTS: Mapping[str, tuple[int, str]] = {
         DEMO.target_stable_steps,
         "steps of it at the full learning rate; a later run may raise it; 0 keeps that of --go-on-from",
     ),
-    "--decay-steps": (DEMO.target_decay_steps, "steps over which its learning rate then falls to zero, if it had any"),
+    "--decay-steps": (DEMO.target_decay_steps, "steps over which its learning rate then falls to zero"),
     "--general-steps": (DEMO.general_steps, "steps of the general drafter on text"),
     "--specialist-steps": (DEMO.specialist_steps, "steps of each specialist on its text, from the general one"),
     "--teacher-prompts": (DEMO.num_teacher_prompts, "prompts of each domain that the target continues"),

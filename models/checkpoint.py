@@ -33,6 +33,11 @@ def state_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*.state") if NAME.fullmatch(path.name))
 
 
+def step_of(path: Path) -> int:
+    """Of one of the state files."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def load_state(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from contracts.errors import InvalidArgument
 from models.before import FamilyBefore, hold_to_it
 from models.card import model_card
-from models.checkpoint import load_state, state_files
+from models.checkpoint import load_state, state_files, step_of
 from models.corpus import DOMAINS, check_corpus
 from models.deepen import deepen, shallow_shape
 from models.distil import Distillation
@@ -65,7 +65,7 @@ class Recipe:
                 self.check_tokenizer(path, before)
         is_begun = any(state_files(self.work / name) for name in ("target", "target-shallow"))
         trained = state_files(self.work / "target")
-        if plan.target_stable_steps == 0 and trained and load_state(trained[-1])["step"] > 0:
+        if plan.target_stable_steps == 0 and trained and step_of(trained[-1]) > 0:
             raise InvalidArgument(
                 f"{self.work} holds a target that was trained further, and --target-steps 0 keeps the one before; "
                 "leave that out, or give another work folder"
@@ -169,7 +169,7 @@ class Recipe:
 
     def num_shallow_steps(self) -> int:
         files = state_files(self.work / "target-shallow")
-        return int(load_state(files[-1])["step"]) if files else 0
+        return step_of(files[-1]) if files else 0
 
     def decay_runs(self) -> list[Path]:
         return sorted(path for path in self.work.glob("target-decay-step-*") if state_files(path))
@@ -192,7 +192,7 @@ class Recipe:
 
     def keeps_target(self) -> bool:
         """Whether the target is that of the family before as it is, and only its drafters go on."""
-        return self.before is not None and load_state(state_files(self.finished_target())[-1])["step"] == 0
+        return self.before is not None and step_of(state_files(self.finished_target())[-1]) == 0
 
     def target_network(self) -> Network:
         return self.network_of(self.plan.target_shape, self.finished_target())

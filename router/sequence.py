@@ -117,7 +117,7 @@ class RoutedSequence:
     manner: Manner = Manner.AHEAD
     """In which the fleet drafts for the likes of it at present."""
     most_drafters: int = 256
-    """How many may draft for it at present, whatever load and mode say."""
+    """How many may draft for it at present, where load and mode allow as many."""
     fusion: FusionKind | None = None
     """How its drafters work together, once it has had several."""
     steps: FusedSteps | None = None

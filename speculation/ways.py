@@ -9,10 +9,10 @@ the time it took.
 
 The way with the highest gain is used; the others are tried for a few rounds now and then, after pauses that double
 while trials stay fruitless, up to a longest one, and grow faster and longer while they are hopeless. So the cost of
-knowing becomes small, a way
-that never pays is not used for long, and a load, a text or a machine that changes is noticed. Gains are kept by octaves
-of the number of sequences, and what is known of near octaves counts for a part, so that a load that was never seen
-begins with a good guess. Where nothing is known the first way is used, and a way with a prior taken for that.
+knowing becomes small, a way that never pays is not used for long, and a load, a text or a machine that changes is
+noticed. Gains are kept by octaves of the number of sequences, and what is known of near octaves counts for a part, so
+that a load that was never seen begins with a good guess. Where nothing is known the first way is used, and a way with a
+prior taken for that.
 
 (SmartSpec, arXiv 2406.14066, and TurboSpec price speculation by a model of it; here nothing is modelled, so what no
 model has heard of is priced too. The budget of a round still decides how much of what is drafted it checks.)
@@ -75,6 +75,8 @@ class _Octave(Generic[Way]):
 class _Kind(Generic[Way]):
     now: Way
     octaves: dict[int, _Octave[Way]] = field(default_factory=dict)
+    at: int = 0
+    """The octave of the last round."""
     num_rounds: int = 0
     trial_left: int = 0
     settling: int = 0
@@ -85,13 +87,13 @@ class _Kind(Generic[Way]):
         if way != self.now:
             self.now, self.settling, self.changed = way, _SETTLING, self.num_rounds
 
-    def sums(self, way: Way, at: int, prior: float | None) -> _Sums | None:
-        """All that is known of a way, as seen from one octave."""
+    def sums(self, way: Way, prior: float | None) -> _Sums | None:
+        """All that is known of a way, as seen from the octave of now."""
         seconds = _ALMOST_NOTHING_S if prior is not None else 0.0
         tokens, plain_s = 0.0, seconds * (prior or 0.0)
         for octave, known in self.octaves.items():
             if (sums := known.sums.get(way)) is not None:
-                part = _NEIGHBOUR ** abs(octave - at)
+                part = _NEIGHBOUR ** abs(octave - self.at)
                 tokens += part * sums.tokens
                 plain_s += part * sums.plain_s
                 seconds += part * sums.seconds
@@ -146,14 +148,14 @@ class WayChoice(Generic[Way]):
             return
         known = self._kind(kind, ways)
         known.num_rounds += 1
-        at = num_sequences.bit_length()
-        octave = self._octave(known, at)
+        known.at = num_sequences.bit_length()
+        octave = self._octave(known, known.at)
         if known.settling > 0:
             known.settling -= 1
             return
         octave.sums.setdefault(known.now, _Sums()).add(num_tokens, plain_s, elapsed_s, keep=self._keep)
-        sums = {way: found for way in ways if (found := known.sums(way, at, self._priors.get(way))) is not None}
-        best = max(sums, key=lambda way: sums[way].gain)
+        sums = self._sums(known, ways)
+        best = self._best(sums)
         now = sums[known.now]
         sure = 1.0 - self._doubt(now, known.trial_left > 0)
         is_worse = now.gain < sure * sums[best].gain
@@ -232,14 +234,13 @@ class WayChoice(Generic[Way]):
             known = self._kinds[kind] = _Kind[Way](now=ways[0])
         if known.now not in ways:
             known.trial_left = 0
-            known.change(self._best_known(known, ways))
+            known.change(self._best(self._sums(known, ways)) if known.octaves else ways[0])
         return known
 
-    def _best_known(self, known: _Kind[Way], ways: Sequence[Way]) -> Way:
-        """Of these, at the load that was seen most; the first where none was seen."""
-        octaves = known.octaves.values()
-        busiest = max(
-            octaves, key=lambda octave: sum(sums.tokens for sums in octave.sums.values()), default=_Octave[Way]()
-        )
-        seen = [way for way in ways if way in busiest.sums and busiest.sums[way].seconds > 0.0]
-        return max(seen, key=lambda way: busiest.sums[way].gain, default=ways[0])
+    def _sums(self, known: _Kind[Way], ways: Sequence[Way]) -> dict[Way, _Sums]:
+        """Of those of these ways of which something is known, as seen from the load of now."""
+        return {way: found for way in ways if (found := known.sums(way, self._priors.get(way))) is not None}
+
+    @staticmethod
+    def _best(sums: Mapping[Way, _Sums]) -> Way:
+        return max(sums, key=lambda way: sums[way].gain)

@@ -4,14 +4,14 @@ sequence suffers from another."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from contracts.clock import Clock, SystemClock, VirtualClock
+from contracts.clock import SystemClock, VirtualClock
 from contracts.config import DrafterConfig
-from contracts.types import ROOT, DrafterId, DraftNode, SamplingParams, SequenceId, StepReport
+from contracts.types import ROOT, DrafterId, SamplingParams, StepReport
 from specfleet.v1 import fleet_pb2, types_pb2
+from tests.workers.drafter_node.node_rig import Path, Talk, at_once, commit, node_of, same, tree_of, want
 from tests.workers.drafters.model_rig import GREEDY, MAX_CONTEXT, NOISY, Rig, model, random_tokens
 from tests.workers.drafters.rig import ALL_KINDS, sentences
 from tests.workers.router_side import opening
@@ -20,118 +20,10 @@ from workers.drafter_node.hosting import hosted, speed_of
 from workers.drafter_node.memories import Memories
 from workers.drafter_node.node import DrafterNode
 from workers.drafter_node.with_model import speed_of_engine
-from workers.drafters.drafter import Ask, Commit, Drafter, Opening
+from workers.drafters.drafter import Ask, Commit, Opening
 from workers.drafters.memory import MemoryDrafter
 from workers.drafters.registry import Setup, make_drafter
 from workers.wire import sequence_id
-
-Path = tuple[int, ...]
-Tree = dict[Path, float]
-
-
-class Heard:
-    """What a router has of one sequence: paths below the root with their confidences."""
-
-    def __init__(self) -> None:
-        self.tree: Tree = {}
-        self.is_complete = False
-
-    def take(self, draft: fleet_pb2.Draft) -> None:
-        """No node twice, and none without its parent."""
-        below = tuple(draft.below)
-        paths: list[Path] = []
-        for node in draft.nodes:
-            path = (*(below if node.parent == ROOT else paths[node.parent]), node.token)
-            assert path not in self.tree, "told twice"
-            paths.append(path)
-            self.tree[path] = node.confidence
-        self.is_complete = draft.is_last
-
-    def decide(self, tokens: Path) -> None:
-        count = len(tokens)
-        self.tree = {path[count:]: c for path, c in self.tree.items() if len(path) > count and path[:count] == tokens}
-        self.is_complete = False
-
-
-def tree_of(nodes: Iterable[DraftNode], below: Path = ()) -> Tree:
-    paths: list[Path] = []
-    tree: Tree = {}
-    for node in nodes:
-        paths.append((*(below if node.parent == ROOT else paths[node.parent]), node.token))
-        tree[paths[-1]] = node.confidence
-    return tree
-
-
-class Talk:
-    """A node and a router's view of it; every message is taken apart as it comes."""
-
-    def __init__(self, node: DrafterNode) -> None:
-        self.node = node
-        self.heard: dict[int, Heard] = {}
-        self.position: dict[int, int] = {}
-        self.steps: list[fleet_pb2.StepReport] = []
-        self.num_messages = 0
-
-    def open(self, number: int, tokens: Sequence[int], sampling: SamplingParams = GREEDY, *, epoch: int = 0) -> None:
-        self.heard[number], self.position[number] = Heard(), len(tokens)
-        self.node.take(fleet_pb2.DrafterWork(open=[opening(number, tokens, sampling, epoch=epoch)]))
-
-    def want(self, number: int, num_nodes: int, **named: object) -> None:
-        self.heard[number].is_complete = False
-        self.node.take(fleet_pb2.DrafterWork(want=[want(number, self.position[number], num_nodes, **named)]))
-
-    def decide(self, number: int, tokens: Sequence[int]) -> None:
-        self.node.take(fleet_pb2.DrafterWork(commit=[commit(number, self.position[number], tokens)]))
-        self.position[number] += len(tokens)
-        self.heard[number].decide(tuple(tokens))
-
-    def step(self) -> fleet_pb2.Drafts:
-        drafts = self.node.draft()
-        if drafts.drafts:
-            self.num_messages += 1
-            assert drafts.began_s <= drafts.ended_s
-        self.steps += drafts.steps
-        for draft in drafts.drafts:
-            assert draft.position == self.position[draft.sequence]
-            self.heard[draft.sequence].take(draft)
-        return drafts
-
-    def finish(self) -> None:
-        while self.node.has_work:
-            self.step()
-
-
-def want(number: int, position: int, num_nodes: int, **named: object) -> fleet_pb2.Want:
-    return fleet_pb2.Want(sequence=number, position=position, num_nodes=num_nodes, **named)  # type: ignore[arg-type]  # of its fields
-
-
-def commit(number: int, position: int, tokens: Sequence[int], *, epoch: int = 0) -> fleet_pb2.Commit:
-    return fleet_pb2.Commit(sequence=number, epoch=epoch, position=position, tokens=tokens)
-
-
-def node_of(
-    rig: Rig,
-    steps: list[StepReport] | None = None,
-    clock: Clock | None = None,
-    agreement: Callable[[SequenceId], Sequence[bool]] | None = None,
-) -> DrafterNode:
-    return DrafterNode(
-        rig.drafter,
-        name="small",
-        hello=fleet_pb2.FromWorker(),
-        begin=rig.drafter.begin,
-        steps=rig.reports if steps is None else steps,
-        clock=clock,
-        agreement=agreement,
-    )
-
-
-def at_once(drafter: Drafter) -> DrafterNode:
-    return DrafterNode(drafter, name="plain", hello=fleet_pb2.FromWorker(), begin=lambda: AtOnce(drafter), steps=[])
-
-
-def same(heard: Tree, truth: Tree) -> bool:
-    return heard.keys() == truth.keys() and all(abs(heard[path] - truth[path]) < 1e-6 for path in heard)
 
 
 @pytest.mark.parametrize("runs_ahead", [False, True])
@@ -226,54 +118,6 @@ def test_what_no_round_waits_for_is_gathered_and_never_lost() -> None:
     assert in_time == everything
     assert few < more < most, "nothing is held back for long"
     assert paths_by(0, late=True, run_ahead=False) == (everything, 1), "in turn a round waits for all of it"
-
-
-def test_whoever_only_follows_says_how_often_it_agrees() -> None:
-    rng = random.Random(5)
-    rig, truth = Rig(model()), Rig(model())
-    node = node_of(rig, agreement=rig.drafter.agreement)
-    text, position = random_tokens(rng, 20), 20
-    node.take(fleet_pb2.DrafterWork(open=[opening(1, text, NOISY)], want=[want(1, 20, 0)]))
-    truth.open(sequence_id(1), text, NOISY)
-    num_tokens = num_agreed = num_expected = num_decided = 0
-    for _ in range(12):
-        tokens: list[int] = []
-        for _ in range(rng.randint(1, 4)):
-            # What it would say here, and the target says so half of the time.
-            (tree,) = truth.drafter.propose([Ask(sequence=sequence_id(1), num_nodes=1)])
-            token = tree[0].token if rng.random() < 0.5 else 7
-            num_expected += token == tree[0].token
-            truth.commit(sequence_id(1), position + len(tokens), [token])
-            tokens.append(token)
-        node.take(fleet_pb2.DrafterWork(commit=[commit(1, position, tokens)]))
-        position, num_decided = position + len(tokens), num_decided + len(tokens)
-        while node.has_work:
-            drafts = node.draft()
-            assert not drafts.drafts
-            for evidence in drafts.evidence:
-                num_tokens, num_agreed = num_tokens + evidence.num_tokens, num_agreed + evidence.num_agreed
-    assert num_decided - 6 < num_tokens <= num_decided, "all but the last few"
-    assert num_expected - 6 <= num_agreed <= num_expected
-    # Asked to draft, it does so from where the text is now; and what it drafted is no evidence afterwards.
-    node.take(fleet_pb2.DrafterWork(want=[want(1, position, 4)]))
-    while node.has_work:
-        drafts = node.draft()
-        assert not drafts.evidence
-        assert {draft.position for draft in drafts.drafts} <= {position}
-    node.take(fleet_pb2.DrafterWork(commit=[commit(1, position, [9])], want=[want(1, position + 1, 0)]))
-    assert not node.has_work
-
-
-def test_short_answers_teach_too_and_long_ones_a_few_tokens_at_a_time() -> None:
-    rig = Rig(model())
-    node = node_of(rig, agreement=rig.drafter.agreement)
-    node.take(fleet_pb2.DrafterWork(open=[opening(1, random_tokens(random.Random(6), 20))], want=[want(1, 20, 0)]))
-    scored: list[int] = []
-    for position in range(20, 40):
-        node.take(fleet_pb2.DrafterWork(commit=[commit(1, position, [7])]))
-        while node.has_work:
-            scored += [evidence.num_tokens for evidence in node.draft().evidence]
-    assert scored == [2, 6, 6, 6]
 
 
 def test_without_run_ahead_there_is_one_answer() -> None:
