@@ -49,7 +49,7 @@ check: setup  ## Lint, format, types, import arrows, what is made from code, cha
 	$(BIN)/python -m docs.make --check
 
 bench: setup  ## Measure the service beside Hugging Face, in turn; CORPUS=DIR for all workloads
-	$(BIN)/python -m benchmarks.peers --out build/peers $(if $(CORPUS),--corpus $(CORPUS))
+	$(BIN)/python -m benchmarks.peers --out build/peers $(if $(CORPUS),--corpus $(CORPUS) --teach 98)
 
 bench-check: setup  ## Fail where a ratio to Hugging Face or between modes has dropped; GUARD=--save-baseline makes them new
 	$(BIN)/python -m benchmarks.peers --workload domain --temperature 0 --together 1 --arrival-s 0 --num-prompts 7 \

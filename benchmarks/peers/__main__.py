@@ -119,6 +119,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"turns of each (default 5, and for a baseline {guard.ALTERNATIONS}, which is the least there)",
     )
     parser.add_argument("--num-prompts", type=_positive, default=14, metavar="N", help="of a turn (default 14)")
+    parser.add_argument(
+        "--teach",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="prompts of each workload, none of which is timed, that our router learns from first (default 0): in "
+        "service it has long learned who is good at what",
+    )
     parser.add_argument("--max-tokens", type=_positive, default=64, metavar="N", help="of an answer (default 64)")
     parser.add_argument("--max-draft", type=_positive, default=8, metavar="N", help="draft nodes a round (default 8)")
     parser.add_argument(
@@ -183,8 +191,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return _whole(text, least=1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, least=0)
+
+
+def _whole(text: str, *, least: int) -> int:
+    if not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
     return int(text)
 
 
@@ -199,6 +215,7 @@ def _conditions(options: argparse.Namespace, works: Sequence[Workload]) -> dict[
         "alternations": options.alternations,
         "drafters": [name_of(drafter) for drafter in options.drafter],
         "num_prompts": options.num_prompts,
+        "teach": options.teach,
         "max_tokens": options.max_tokens,
         "max_draft": options.max_draft,
         "threads": options.threads,
@@ -228,6 +245,7 @@ def _workloads(options: argparse.Namespace) -> list[Workload]:
             corpus=options.corpus,
             count=options.num_prompts,
             num_alternations=options.alternations,
+            num_lessons=options.teach,
         )
         for name in options.workload
     ]
@@ -238,6 +256,7 @@ def _workloads(options: argparse.Namespace) -> list[Workload]:
 
 
 def _rig(options: argparse.Namespace, works: Sequence[Workload]) -> Rig:
+    asked = [question for work in works for question in (*work.questions, *work.lessons)]
     return Rig(
         drafters=options.drafter,
         max_draft=options.max_draft,
@@ -250,7 +269,7 @@ def _rig(options: argparse.Namespace, works: Sequence[Workload]) -> Rig:
         sglang_python=options.sglang_python,
         device="cuda" if torch.cuda.is_available() else "cpu",
         together=max(options.together),
-        context=max(len(question.tokens) for work in works for question in work.questions) + options.max_tokens,
+        context=max(len(question.tokens) for question in asked) + options.max_tokens,
     )
 
 

@@ -1,11 +1,16 @@
-"""A run's ratios beside those of an earlier one: which have dropped by more than both runs' noise."""
+"""A run's ratios beside those of an earlier one: which have dropped by more than noise.
+
+Some prompts are drafted for much better than others, so the ratios of one run differ between alternations by a half.
+But every run asks the same in its first alternation, the same in its second, and so on: what is looked at is by how
+much each has changed since.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 
 from benchmarks.peers.estimate import Estimate, ratio
 from benchmarks.peers.figures import ASSISTED, OFF, PLAIN
@@ -15,9 +20,10 @@ from contracts.errors import InvalidArgument
 __all__ = ["ALTERNATIONS", "dropped", "guarded", "read_baseline", "write_baseline"]
 
 ALTERNATIONS = 9
-"""At least: of five, 95 % of the medians of resampled ones lie between the slowest and the quickest, and two such
-intervals meet even where a third is lost."""
-_WIDEST = 1 / 3  # of an interval, in parts of its median: two that wide hide a loss of about two sevenths
+"""At least: of five, 95 % of the medians of resampled ones lie between the lowest and the highest."""
+_WIDEST = 1 / 3  # of the interval of a change
+_LEAST = 0.05  # a loss that another day's machine may make
+_DIGITS = 4  # that are kept
 
 _GUARDED = (
     (OFF, PLAIN),
@@ -30,45 +36,47 @@ _GUARDED = (
 _ROUTER = f"router rounds of fleet in the time of one token of {PLAIN}"
 
 
-def guarded(turns: Sequence[Turn]) -> dict[str, Estimate]:
-    """All ratios are better when they are larger. The time that the router takes for a round is told beside a time that
-    no change of ours can move, so that it means the same on a faster machine. Refused where they are too uncertain."""
+def guarded(turns: Sequence[Turn]) -> dict[str, list[float]]:
+    """Of every alternation. All ratios are better when they are larger. The time that the router takes for a round is
+    told beside a time that no change of ours can move, so that it means the same on a faster machine."""
     of = {peer: [turn for turn in turns if turn.peer == peer] for peer in {turn.peer for turn in turns}}
     if missing := {peer for pair in _GUARDED for peer in pair} - set(of):
         raise InvalidArgument(f"{', '.join(sorted(missing))} not measured; the guard's ratios need all of its peers")
     if (count := len(of[OFF])) < ALTERNATIONS:
         raise InvalidArgument(f"{count} alternations were measured; the guard needs {ALTERNATIONS} or more")
     found = {
-        f"{peer} over {over}": ratio([t.tokens_per_s for t in of[peer]], [t.tokens_per_s for t in of[over]])
+        f"{peer} over {over}": [a.tokens_per_s / b.tokens_per_s for a, b in zip(of[peer], of[over], strict=True)]
         for peer, over in _GUARDED
     }
-    router_s = [turn.router_s for turn in of["fleet"] if turn.router_s is not None]
-    found[_ROUTER] = ratio([turn.token_s for turn in of[PLAIN]], router_s)
-    if wide := [name for name, each in found.items() if each.high - each.low > _WIDEST * each.median]:
+    found[_ROUTER] = [
+        plain.token_s / fleet.router_s for plain, fleet in zip(of[PLAIN], of["fleet"], strict=True) if fleet.router_s
+    ]
+    return found
+
+
+def dropped(now: Mapping[str, Sequence[float]], before: Mapping[str, Sequence[float]]) -> list[str]:
+    """What to say of each ratio that is worse than before. Refused where the changes are too uneven to tell."""
+    if unlike := [name for name, was in before.items() if len(now.get(name, ())) != len(was)]:
+        raise InvalidArgument(f"this run did not measure {unlike[0]!r} as often as the baseline; make a new baseline")
+    changes = {name: ratio(now[name], was) for name, was in before.items()}
+    if wide := [name for name, change in changes.items() if change.high - change.low > _WIDEST]:
         raise InvalidArgument(
             "too uneven to tell a loss from noise: "
-            + ", ".join(f"{name} {_shown(found[name])}" for name in wide)
+            + ", ".join(f"{name} is {_shown(changes[name])} times what it was" for name in wide)
             + "; measure more alternations, or while nothing else runs"
         )
-    return found
+    return [
+        f"{name}: {median(now[name]):.2f}, was {median(before[name]):.2f}; prompt by prompt {_shown(change)} times that"
+        for name, change in changes.items()
+        if change.high < 1.0 - _LEAST
+    ]
 
 
-def dropped(now: Mapping[str, Estimate], before: Mapping[str, Estimate]) -> list[str]:
-    """What to say of each ratio that is worse than before, when both runs are given their noise."""
-    found = []
-    for name, was in before.items():
-        if name not in now:
-            raise InvalidArgument(f"the baseline holds {name!r}, which this run did not measure; make a new baseline")
-        if now[name].high < was.low:
-            found.append(f"{name}: {_shown(now[name])}, was {_shown(was)}")
-    return found
-
-
-def read_baseline(path: Path, conditions: Mapping[str, object]) -> dict[str, Estimate]:
+def read_baseline(path: Path, conditions: Mapping[str, object]) -> dict[str, list[float]]:
     """Its ratios; refused where it was made under other conditions, which ratios cannot be held against."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        ratios = {name: Estimate(**of) for name, of in content["ratios"].items()}
+        ratios = {name: [float(value) for value in of] for name, of in content["ratios"].items()}
         made_under = dict(content["conditions"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArgument(
@@ -79,11 +87,13 @@ def read_baseline(path: Path, conditions: Mapping[str, object]) -> dict[str, Est
     return ratios
 
 
-def write_baseline(path: Path, ratios: Mapping[str, Estimate], conditions: Mapping[str, object], machine: str) -> None:
+def write_baseline(
+    path: Path, ratios: Mapping[str, Sequence[float]], conditions: Mapping[str, object], machine: str
+) -> None:
     content = {
         "machine": machine,
         "conditions": dict(conditions),
-        "ratios": {name: asdict(estimate) for name, estimate in ratios.items()},
+        "ratios": {name: [round(value, _DIGITS) for value in of] for name, of in ratios.items()},
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from benchmarks.peers.arrivals import LOADS, measure_arrivals, measure_capacity
@@ -38,6 +38,8 @@ class Measuring:
     amounts: Amounts
     record: Record
     say: Callable[[str], None]
+    _taught: set[str] = field(default_factory=set)
+    """Workloads of which our router has had the lessons: every start begins with none."""
 
     def is_whole(self, names: Sequence[str]) -> bool:
         """Whether peers of these names have nothing left to do."""
@@ -80,6 +82,7 @@ class Measuring:
 
         if is_through():
             return
+        await self._teach(work, peers)
         max_tokens = self.amounts.max_tokens
         first = len(self.record.alternations(cell))
         alternations = alternate(cell, work, peers, first=first, max_tokens=max_tokens, on_turn=tell)
@@ -89,10 +92,19 @@ class Measuring:
                 if is_through():
                     return
 
+    async def _teach(self, work: Workload, peers: Sequence[Peer]) -> None:
+        ask = Ask(max_tokens=self.amounts.max_tokens, temperature=0.0, seed=1, together=1)
+        for fleet in (peer for peer in peers if peer.name == "fleet"):
+            if work.lessons and work.name not in self._taught:
+                self.say(f"{work.name}: {len(work.lessons)} lessons for the router")
+                await fleet.answer(work.lessons, ask)
+        self._taught.add(work.name)
+
     async def _measure_arrivals(self, modes: Sequence[FleetMode], ends_s: float) -> None:
         work, amounts, record = self.works[0], self.amounts, self.record
         loads = [load for load in LOADS if load not in record.arrivals]
         if loads and time.monotonic() < ends_s:
+            await self._teach(work, modes)
             ask = Ask(max_tokens=amounts.max_tokens, temperature=0.0, seed=1, together=max(amounts.together))
             for mode in modes:  # where a run goes on, nobody may have been asked anything yet
                 await mode.answer(work.warm_up, ask)

@@ -31,6 +31,7 @@ _THEIRS = {
 _OURS = {"off": COLOURS[2], "vanilla": COLOURS[1], "pearl": COLOURS[4], "fleet": COLOURS[3]}
 _LESS = (COLOURS[7], COLOURS[5], COLOURS[6])
 """Modes that lack parts."""
+_BESIDE = 0.03  # from one peer to the next, in numbers of requests at once
 _SHOWN_S = 0.6
 
 
@@ -104,21 +105,21 @@ def _draw_together(rows: Sequence[Row], colours: dict[str, str], path: Path) -> 
     for (workload, temperature), axis in zip(kinds, axes, strict=True):
         of = [row for row in rows if (row.cell.workload, row.cell.temperature) == (workload, temperature)]
         counts = sorted({row.cell.together for row in of})
-        for peer in dict.fromkeys(row.peer for row in of):
+        peers = list(dict.fromkeys(row.peer for row in of))
+        for place, peer in enumerate(peers):
             points = sorted(
                 ((row.cell.together, row.figures["tokens_per_s"]) for row in of if row.peer == peer),
                 key=lambda point: point[0],
             )
-            at = [counts.index(together) for together, _ in points]
+            beside = _BESIDE * (place - (len(peers) - 1) / 2)  # so that nobody's bar hides another's
+            at = [counts.index(together) + beside for together, _ in points]
             medians = [estimate.median for _, estimate in points]
+            off_by = [
+                [estimate.median - estimate.low for _, estimate in points],
+                [estimate.high - estimate.median for _, estimate in points],
+            ]
             axis.plot(at, medians, label=peer, **_line(peer, colours))
-            axis.fill_between(
-                at,
-                [estimate.low for _, estimate in points],
-                [estimate.high for _, estimate in points],
-                color=colours[peer],
-                alpha=0.15,
-            )
+            axis.errorbar(at, medians, yerr=off_by, fmt="none", ecolor=colours[peer], elinewidth=0.8)
         axis.set(title=f"{workload}, temperature {temperature:g}", xlabel="requests at once", ylabel="tokens/s")
         axis.set_xticks(range(len(counts)), [str(count) for count in counts])
         axis.set_ylim(bottom=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice, zip_longest
 from pathlib import Path
@@ -31,43 +31,65 @@ class Question:
     tokens: tuple[int, ...]
 
 
+Questions = Callable[[Tokenizer, Path | None, int], list[Question]]
+"""At most so many of a kind, one of each task after the other."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     name: str
     warm_up: tuple[Question, ...]
     alternations: tuple[tuple[Question, ...], ...]
     """What everyone is asked in each. All are different prompts, the first ones too, as far as there are so many."""
+    lessons: tuple[Question, ...] = ()
+    """Others than all of these, from which our router learns who is good at what before anything is timed."""
 
     @property
     def questions(self) -> list[Question]:
-        """Of all turns."""
+        """Of all turns; without the lessons."""
         return [*self.warm_up, *chain.from_iterable(self.alternations)]
 
 
 def workload(
-    name: str, tokenizer: Tokenizer, *, corpus: Path | None, count: int, num_alternations: int = 1
+    name: str,
+    tokenizer: Tokenizer,
+    *,
+    corpus: Path | None,
+    count: int,
+    num_alternations: int = 1,
+    num_lessons: int = 0,
 ) -> Workload:
     """`domain`: test prompts of the demo family's domains, the committed ones where no corpus is given. `spec-bench`:
     first turns of its tasks. `mixed`: half of each, shuffled. `count`: of a turn."""
     num = 1 + num_alternations
+
+    def dealt(questions: Questions, count: int, num_lessons: int) -> tuple[list[list[Question]], list[Question]]:
+        """The turns, and lessons of what comes after them."""
+        found = questions(tokenizer, corpus, num * count + num_lessons)
+        lessons = found[num * count :]
+        if len(lessons) < num_lessons:
+            raise InvalidArgument(
+                f"{name} has {len(lessons)} prompts besides the {num * count} of its turns; {num_lessons} were to be "
+                "taught from: ask for fewer of either, or give a larger corpus"
+            )
+        return _turns(found[: num * count], count, num), lessons
+
     match name:
         case "domain":
-            turns = _turns(_domain(tokenizer, corpus, num * count), count, num)
+            turns, lessons = dealt(_domain, count, num_lessons)
         case "spec-bench":
-            turns = _turns(_spec_bench(tokenizer, corpus, num * count), count, num)
+            turns, lessons = dealt(_spec_bench, count, num_lessons)
         case "mixed":
-            half = count - count // 2
-            halves = (
-                _turns(_domain(tokenizer, corpus, num * half), half, num),
-                _turns(_spec_bench(tokenizer, corpus, num * (count - half)), count - half, num),
-            )
-            turns = [[*one, *other] for one, other in zip(*halves, strict=True)]
-            for turn in turns:
+            half, half_lessons = count - count // 2, num_lessons - num_lessons // 2
+            one, one_lessons = dealt(_domain, half, half_lessons)
+            other, other_lessons = dealt(_spec_bench, count - half, num_lessons - half_lessons)
+            turns, lessons = [[*a, *b] for a, b in zip(one, other, strict=True)], [*one_lessons, *other_lessons]
+            for turn in (*turns, lessons):
                 random.Random(1).shuffle(turn)
         case _:
             raise InvalidArgument(f"workload is {name!r}; right is one of {', '.join(WORKLOADS)}")
     warm_up, *alternations = map(tuple, turns)
-    return Workload(name=name, warm_up=warm_up, alternations=tuple(alternations))
+    return Workload(name=name, warm_up=warm_up, alternations=tuple(alternations), lessons=tuple(lessons))
 
 
 def _domain(tokenizer: Tokenizer, corpus: Path | None, count: int) -> list[Question]:
