@@ -52,7 +52,7 @@ bench: setup  ## Measure the service beside Hugging Face, in turn; CORPUS=DIR fo
 	$(BIN)/python -m benchmarks.peers --out build/peers $(if $(CORPUS),--corpus $(CORPUS) --teach 98)
 
 bench-check: setup  ## Fail where a ratio to Hugging Face or between modes has dropped; GUARD=--save-baseline makes them new
-	$(BIN)/python -m benchmarks.peers --workload domain --temperature 0 --together 1 --arrival-s 0 --num-prompts 7 \
+	$(BIN)/python -m benchmarks.peers --workload domain --temperature 0 --together 1 --arrival-s 0 --num-prompts 2 \
 		$(foreach peer,hf-plain hf-assisted off vanilla pearl fleet,--only $(peer)) $(GUARD) benchmarks/baseline.json
 
 soak: setup  ## Harm a running fleet at random for 20 minutes, and say what became of its requests
