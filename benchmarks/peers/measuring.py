@@ -38,7 +38,7 @@ class Measuring:
     amounts: Amounts
     record: Record
     say: Callable[[str], None]
-    _taught: set[str] = field(default_factory=set)
+    _taught: set[str] = field(default_factory=set, init=False)
     """Workloads of which our router has had the lessons: every start begins with none."""
 
     def is_whole(self, names: Sequence[str]) -> bool:

@@ -31,7 +31,7 @@ class Question:
     tokens: tuple[int, ...]
 
 
-Questions = Callable[[Tokenizer, Path | None, int], list[Question]]
+_Questions = Callable[[Tokenizer, Path | None, int], list[Question]]
 """At most so many of a kind, one of each task after the other."""
 
 
@@ -63,7 +63,7 @@ def workload(
     first turns of its tasks. `mixed`: half of each, shuffled. `count`: of a turn."""
     num = 1 + num_alternations
 
-    def dealt(questions: Questions, count: int, num_lessons: int) -> tuple[list[list[Question]], list[Question]]:
+    def dealt(questions: _Questions, count: int, num_lessons: int) -> tuple[list[list[Question]], list[Question]]:
         """The turns, and lessons of what comes after them."""
         found = questions(tokenizer, corpus, num * count + num_lessons)
         lessons = found[num * count :]
