@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import service
+from benchmarks.service_rig import say
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
 
@@ -28,13 +29,11 @@ def test_lessons_come_first_and_once_and_every_mode_has_its_turns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    really_say = service.say
-
-    async def say(stub: Any, prompt: Any, **how: Any) -> tuple[tuple[int, ...], float]:
+    async def recorded(stub: Any, prompt: Any, **how: Any) -> tuple[tuple[int, ...], float]:
         asked.append(prompt.id)
-        return await really_say(stub, prompt, **how)
+        return await say(stub, prompt, **how)
 
-    monkeypatch.setattr(service, "say", say)
+    monkeypatch.setattr(service, "say", recorded)
     asks = prompts(tmp_path / "asks.jsonl", "apples", "pears")
     teaches = prompts(tmp_path / "teaches.jsonl", "plums", "figs")
     assert run("--prompts", asks, "--teach", teaches, "--mode", "off", "--mode", "fleet") == 0
