@@ -29,6 +29,7 @@ def test_lessons_come_first_and_once_and_every_mode_has_its_turns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
+
     async def recorded(stub: Any, prompt: Any, **how: Any) -> tuple[tuple[int, ...], float]:
         asked.append(prompt.id)
         return await say(stub, prompt, **how)
