@@ -93,12 +93,13 @@ class Measuring:
                     return
 
     async def _teach(self, work: Workload, peers: Sequence[Peer]) -> None:
-        ask = Ask(max_tokens=self.amounts.max_tokens, temperature=0.0, seed=1, together=1)
-        for fleet in (peer for peer in peers if peer.name == "fleet"):
-            if work.lessons and work.name not in self._taught:
-                self.say(f"{work.name}: {len(work.lessons)} lessons for the router")
-                await fleet.answer(work.lessons, ask)
+        fleet = next((peer for peer in peers if peer.name == "fleet"), None)
+        if fleet is None or not work.lessons or work.name in self._taught:
+            return
         self._taught.add(work.name)
+        self.say(f"{work.name}: {len(work.lessons)} lessons for the router")
+        ask = Ask(max_tokens=self.amounts.max_tokens, temperature=0.0, seed=1, together=1)
+        await fleet.answer(work.lessons, ask)
 
     async def _measure_arrivals(self, modes: Sequence[FleetMode], ends_s: float) -> None:
         work, amounts, record = self.works[0], self.amounts, self.record

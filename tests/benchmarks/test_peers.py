@@ -218,10 +218,12 @@ def test_the_guard_compares_each_alternation_with_the_same_one_of_before() -> No
     noise = (1.0, 0.97, 1.04, 0.99, 1.02, 0.95, 1.03, 1.01, 0.98)
     same = [was * by for was, by in zip(before["fleet over off"], noise, strict=True)]
     assert guard.dropped({"fleet over off": same}, before) == []
-    worse = {"fleet over off": [0.88 * now for now in same]}
+    worse = {"fleet over off": [0.88 * value for value in same]}
     assert guard.dropped(worse, before) == [
         "fleet over off: 2.75, was 3.00; prompt by prompt 0.88 (0.85 to 0.91) times that"
     ]
+    unsure = {"fleet over off": [0.96 * value for value in same]}
+    assert guard.dropped(unsure, before) == [], "so much another day may take"
 
 
 def test_the_guard_refuses_what_could_hide_a_large_loss() -> None:
