@@ -87,6 +87,10 @@ class Journal(Protocol):
         """Begins the stream of a new request; False if there is one already, which stays as it is."""
         ...
 
+    async def probe(self, owner: str) -> None:
+        """Writes as for a new request, and takes it back: a store that answers may still keep nothing."""
+        ...
+
     async def append(self, owner: str, entries: Sequence[Entry]) -> list[RequestKey]:
         """Writes; the requests whose stream had another length than `num_before`, and got nothing."""
         ...

@@ -55,6 +55,9 @@ class MemoryJournal:
         self._streams[request].append(record)
         return True
 
+    async def probe(self, owner: str) -> None:
+        self._check_owner(owner)
+
     async def append(self, owner: str, entries: Sequence[Entry]) -> list[RequestKey]:
         self._check_owner(owner)
         return [entry.request for entry in entries if not self._append(entry)]

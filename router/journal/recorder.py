@@ -195,7 +195,7 @@ class Recorder:
                 if self._refused:  # first: with on_loss continue one may run, and is written then
                     await self._strike_refused()
                 await self._write(list(self._news.values())[:_MOST_ENTRIES])
-                self._find()
+                await self._look()
                 retry_s = _FIRST_RETRY_S
             except LeaseLost:
                 self.leadership.doubt()
@@ -212,8 +212,9 @@ class Recorder:
             await self._clock.sleep(_LAST_RETRY_S)
             if self.is_store_lost:
                 try:
-                    await self._journal.lease()
-                    self._find()
+                    await self._look()
+                except LeaseLost:
+                    self.leadership.doubt()
                 except StoreLost:
                     continue
 
@@ -265,8 +266,10 @@ class Recorder:
             _log.warning("%s; what runs goes on", error)
             self._is_back.clear()
 
-    def _find(self) -> None:
-        if not self._is_back.is_set():
+    async def _look(self) -> None:
+        """Whether a store that was lost is back. One whose disk is full answers, and takes nothing."""
+        if self.is_store_lost:
+            await self._journal.probe(self.leadership.owner)
             _log.warning("the store is back")
             self._is_back.set()
 

@@ -27,7 +27,7 @@ from contracts.config import StoreConfig
 from contracts.errors import ConfigError
 from router.journal.connect import WAIT_S, Client, connect, disconnect, without_password
 from router.journal.journal import Entry, Lease, LeaseLost, MemoryLimits, StoreLost
-from router.journal.scripts import ACCEPT, APPEND, FENCED, KEEP, KEEP_MEMORY, MEMORY, RELEASE, RENEW, TAKE
+from router.journal.scripts import ACCEPT, APPEND, FENCED, KEEP, KEEP_MEMORY, MEMORY, PROBE, RELEASE, RENEW, TAKE
 from router.request_key import RequestKey
 
 __all__ = ["RedisJournal"]
@@ -50,7 +50,7 @@ class RedisJournal:
         self._lease, self._fence = f"{tag}:lease", f"{tag}:fence"
         self._unfinished, self._kept = f"{tag}:unfinished", f"{tag}:learned"
         self._memories, self._ages = f"{tag}:memories", f"{tag}:memories:ages"
-        self._request = f"{tag}:request:"
+        self._request, self._probe = f"{tag}:request:", f"{tag}:probe"
 
     async def check(self) -> None:
         try:
@@ -84,6 +84,9 @@ class RedisJournal:
     async def accept(self, owner: str, request: RequestKey, record: bytes) -> bool:
         keys = [self._lease, self._unfinished, self._stream(request)]
         return bool(await self._run(ACCEPT, keys, [owner, request.text, record], is_durable=self._waits))
+
+    async def probe(self, owner: str) -> None:
+        await self._run(PROBE, [self._lease, self._probe], [owner], is_durable=self._waits)
 
     async def append(self, owner: str, entries: Sequence[Entry]) -> list[RequestKey]:
         keys: list[str] = [self._lease, self._unfinished]

@@ -5,7 +5,7 @@ They are sent as text each time, so that a store that was started again needs no
 
 from __future__ import annotations
 
-__all__ = ["ACCEPT", "APPEND", "FENCED", "KEEP", "KEEP_MEMORY", "MEMORY", "RELEASE", "RENEW", "TAKE"]
+__all__ = ["ACCEPT", "APPEND", "FENCED", "KEEP", "KEEP_MEMORY", "MEMORY", "PROBE", "RELEASE", "RENEW", "TAKE"]
 
 FENCED = "FENCED"
 """Begins the error of a write by someone who does not lead."""
@@ -46,6 +46,12 @@ if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 redis.call('SADD', KEYS[2], ARGV[2])
 redis.call('XADD', KEYS[3], '*', 'r', ARGV[3])
 return 1
+"""
+
+# KEYS lease, a stream. ARGV owner.
+PROBE = f"""{_CHECK_OWNER}
+redis.call('XADD', KEYS[2], '*', 'r', '')
+redis.call('DEL', KEYS[2])
 """
 
 # KEYS lease, unfinished, then the stream of each entry. ARGV owner, milliseconds to keep what has ended, then for each

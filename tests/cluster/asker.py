@@ -1,8 +1,8 @@
 """All requests of `tests/recovery/scene.py` from a machine of its own:
 `python -m tests.cluster.asker ADDRESS NAME EXPECTED.json HARMED`.
 
-Says "begun" when every request has begun, takes the harm for done when there is a file HARMED, and ends with a line of
-JSON: what became of the requests.
+Says "begun" when every request has begun, takes the harm for done when there is a file HARMED, says "counted" when it
+has counted those still in flight then, and ends with a line of JSON: what became of the requests.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ async def main(address: str, name: str, expected: Sequence[Sequence[int]], harme
     async def harm() -> None:
         print("begun", flush=True)
         await until(harmed.exists, f"the harm is done and there is {harmed}", patience_s=_PATIENCE_S)
+        print("counted", flush=True)  # as they are now, before any other task has its turn
 
     outcome = await survive(address, harm, requests(), expected, name)
     await until_quiet(address, num_drafters=_NUM_DRAFTERS)

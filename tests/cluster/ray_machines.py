@@ -123,14 +123,21 @@ class RayMachines:
         await up.said("READY")
         return up
 
-    async def survive(self, name: str, harm: Callable[[], Awaitable[None]]) -> Outcome:
-        """Requests in flight, asked on the head's machine, and what the harm does to them."""
+    async def survive(
+        self, name: str, harm: Callable[[], Awaitable[None]], heal: Callable[[], Awaitable[None]] | None = None
+    ) -> Outcome:
+        """Requests in flight, asked on the head's machine, and what the harm does to them. Those still in flight are
+        counted between the harm and what heals it.
+        """
         harmed = self._folder / f"{name}-is-done"
         router = f"{self.head.address}:{_GRPC_PORT}"
         asker = await self.start(self.head, "tests.cluster.asker", router, name, str(self._expected), str(harmed))
         await asker.said("begun")
         await harm()
         harmed.touch()
+        await asker.said("counted")
+        if heal is not None:
+            await heal()
         assert await asker.ended() == 0, asker.text
         return Outcome(**json.loads(asker.lines[-1]))
 

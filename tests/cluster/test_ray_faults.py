@@ -112,15 +112,20 @@ class OnCluster:
     fleet: Told
     far: Told
 
-    def survive(self, name: str, harm: Callable[[], Awaitable[float]]) -> Outcome:
-        """The harm says how long it took until all was well."""
+    def survive(
+        self, name: str, harm: Callable[[], Awaitable[float]], heal: Callable[[], Awaitable[float]] | None = None
+    ) -> Outcome:
+        """Harm and healing say how long they took until all was well."""
         took_s = list[float]()
 
-        async def timed() -> None:
-            took_s.append(await harm())
+        def timed(what: Callable[[], Awaitable[float]]) -> Callable[[], Awaitable[None]]:
+            async def do() -> None:
+                took_s.append(await what())
 
-        outcome = self.loop.run(self.machines.survive(name, timed))
-        return replace(outcome, recovery_s=took_s[0])
+            return do
+
+        outcome = self.loop.run(self.machines.survive(name, timed(harm), None if heal is None else timed(heal)))
+        return replace(outcome, recovery_s=sum(took_s))
 
 
 @pytest.fixture(scope="module")
@@ -202,10 +207,14 @@ def test_a_fleet_whose_cluster_is_gone_ends_in_order_and_the_next_one_goes_on(cl
         os.kill(int(verifier), signal.SIGKILL)
         assert await fleet.ended() == 1
         assert "was not back within" in fleet.text
+        return time.monotonic() - began_s
+
+    async def start_the_next() -> float:
+        began_s = time.monotonic()
         await cluster.machines.start_fleet(cluster.file)
         return time.monotonic() - began_s
 
-    outcome = cluster.survive("head-stays-away", lose_for_good)
+    outcome = cluster.survive("head-stays-away", lose_for_good, start_the_next)
     OUTCOMES["the head of a cluster lost for good, and the verifier; `up` again"] = "SIGKILL of both", outcome
     assert outcome.num_in_flight_after, "the next fleet had something to go on with"
     check(outcome)

@@ -110,8 +110,11 @@ def expected_answers(engine: EngineConfig, wanted: Sequence[Request]) -> list[li
 async def undergo(
     fleet: HarmedFleet, fault: Fault, wanted: Sequence[Request], expected: Sequence[Sequence[int]], name: str
 ) -> Outcome:
-    """What a fault does to a fleet of processes."""
+    """What a fault does to a fleet of processes, which felt it and is whole again when this returns."""
+    num_said = len(fleet.router.log.read_text())
     outcome = await survive(fleet.address, lambda: fault.harm(fleet), wanted, expected, name)
+    # All may have ended before the router finds that the store is back, and until then it takes nothing new.
+    await fleet.router.until_it_says(fault.says, since=num_said)
     await fleet.until_quiet()
     return outcome
 

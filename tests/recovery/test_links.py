@@ -50,7 +50,7 @@ class Linked:
             harmed.touch()
             said = await asking.stdout.read()
             assert await asking.wait() == 0, log.read_text()
-        return Outcome(**json.loads(said))
+        return Outcome(**json.loads(said.splitlines()[-1]))
 
 
 @contextlib.asynccontextmanager

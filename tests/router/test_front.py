@@ -62,6 +62,11 @@ class Unsure(MemoryJournal):
         await self.may_answer.wait()
         return is_new
 
+    async def probe(self, owner: str) -> None:
+        if self.fails:
+            raise StoreLost("not durable within 2 s")
+        await super().probe(owner)
+
     async def read(self, request: RequestKey) -> list[bytes]:
         if request in self.broken:
             raise LookupError("what nobody thought of")
@@ -152,20 +157,24 @@ def test_what_was_refused_does_not_stay_in_a_store_that_had_it_nevertheless(text
         journal.may_answer.clear()
         with pytest.raises(DeadlineExceeded):
             await front.generate(asked("late", deadline_s=1.0))
-        journal.fails = True
         for name in ("known", "unsure"):
+            journal.fails = True
             with pytest.raises(StoreLost, match="not durable"):
                 await front.generate(asked(name))
+            journal.fails = False
             await front.recorder.flush()
         assert [len(await journal.read(key)) for key in (unsure, late)] == [0, 0]
         assert await journal.unfinished() == []
         assert await journal.read(known), "that one was promised before"
         # Asked for again at once it is a new one, and nothing is struck from under it.
+        journal.fails = True
         with pytest.raises(StoreLost):
             await front.generate(asked("unsure"))
+        watching = asyncio.create_task(front.recorder.watch())
+        await asyncio.sleep(1.5)
+        assert front.recorder.is_store_lost, "it answers, and takes nothing"
         journal.fails = False
         journal.may_answer.set()
-        watching = asyncio.create_task(front.recorder.watch())
         await asyncio.sleep(1.5)
         watching.cancel()
         request = await front.generate(asked("unsure"))

@@ -90,6 +90,27 @@ def test_a_store_that_is_full_still_says_who_leads(tmp_path: Path) -> None:
         asyncio.run(scene(server))
 
 
+@pytest.mark.parametrize(("setting", "heals"), [("maxmemory", "0"), ("min-replicas-to-write", "0")])
+def test_a_store_that_answers_and_takes_nothing_is_not_back(tmp_path: Path, setting: str, heals: str) -> None:
+    async def scene(server: Valkey) -> None:
+        journal = RedisJournal(StoreConfig(url=server.url))
+        owner = await begun(journal, NAMES[0])
+        with server.client() as client:
+            client.config_set(setting, "1")
+            assert await journal.lease() is not None, "it answers"
+            with pytest.raises(StoreLost):
+                await journal.probe(owner)
+            client.config_set(setting, heals)
+            await journal.probe(owner)
+            assert len(client.keys("*probe*")) == 0, "nothing is left of it"
+        with pytest.raises(LeaseLost):
+            await journal.probe("nobody")
+        await journal.close()
+
+    with valkey(tmp_path / "store") as server:
+        asyncio.run(scene(server))
+
+
 def test_durability_is_checked_before_anyone_relies_on_it(tmp_path: Path) -> None:
     async def accepted(config: StoreConfig) -> bool:
         journal = RedisJournal(config)

@@ -90,10 +90,14 @@ class RouterProcess:
         async with asyncio.timeout(DEADLINE_S):
             return await self._process.wait()
 
-    async def until_it_says(self, words: str) -> None:
-        await until(
-            lambda: words in self.log.read_text(), f"the router said {words!r}, but only\n{self.log.read_text()}"
-        )
+    async def until_it_says(self, words: str, *, since: int = 0) -> None:
+        """In its log, after so many characters."""
+        try:
+            await until(lambda: words in self.log.read_text()[since:])
+        except AssertionError:
+            raise AssertionError(
+                f"expected {words!r}, but the router said only\n{self.log.read_text()[since:]}"
+            ) from None
 
     async def until_ready(self, *drafters: str) -> None:
         """Until a request would run, with these drafters."""
