@@ -2,9 +2,10 @@
 
 For each drafter a linear model of its agreement (the share of tokens at which it says what the target commits), over
 the prompt's features and a constant. Linear regression rather than centroids of good prompts, because it is corrected
-by its error: words that all domains share get no weight, however frequent. Learned by a Kalman filter with diagonal
-covariance, that is Bayesian regression in which every weight has a mean and a precision of its own (compare Chapelle
-and Li, "An Empirical Evaluation of Thompson Sampling", 2011, algorithm 3). What that buys:
+by its error: words that all domains share get no weight, however frequent. What all prompts share is taken away from
+each before (`common_part`). Learned by a Kalman filter with diagonal covariance, that is Bayesian regression in which
+every weight has a mean and a precision of its own (compare Chapelle and Li, "An Empirical Evaluation of Thompson
+Sampling", 2011, algorithm 3). What that buys:
 
 - *Full information* (HedgeSpec, arXiv 2510.20064): a drafter that merely follows a sequence scores its tokens too, and
   is learned about without ever having been tried. Nothing here asks who had drafted.
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import InvalidArgument
 from contracts.types import DrafterId
+from speculation.common_part import CommonPart
 from speculation.features import NUM_FEATURES
 
 __all__ = ["PRIOR_PRECISION", "DrafterModel", "Expertise"]
@@ -61,6 +63,7 @@ class Expertise:
                 "all are 1 or more, and the horizon is finite"
             )
         self.num_features, self.horizon, self.max_drafters = num_features, horizon, max_drafters
+        self.common = CommonPart(num_features)
         self._models: dict[DrafterId, DrafterModel] = {}
 
     def __len__(self) -> int:
@@ -86,6 +89,13 @@ class Expertise:
         """On how many committed tokens it was scored, ever: how well it is known."""
         model = self._models.get(drafter)
         return 0.0 if model is None else model.num_tokens
+
+    def see(
+        self,
+        features: NDArray[np.float64],  # [num_features], from prompt_features
+    ) -> None:
+        """A prompt has come, whoever was scored on it."""
+        self.common.observe(self._checked(features))
 
     def learn(
         self,
@@ -124,6 +134,7 @@ class Expertise:
             raise InvalidArgument(
                 f"expertise over {other.num_features} features cannot merge into one over {self.num_features}"
             )
+        self.common.merge(other.common.mean, other.common.num_prompts)
         for drafter, theirs in other.models():
             self.restore(drafter, theirs.precision, theirs.moment, theirs.num_tokens)
         while len(self._models) > self.max_drafters:
@@ -152,9 +163,15 @@ class Expertise:
         self,
         features: NDArray[np.float64],  # [num_features]
     ) -> NDArray[np.float64]:
+        return np.concatenate([[1.0], self.common.apart(self._checked(features))])
+
+    def _checked(
+        self,
+        features: NDArray[np.float64],  # [num_features]
+    ) -> NDArray[np.float64]:
         if features.shape != (self.num_features,) or not bool(np.isfinite(features).all()):
             raise InvalidArgument(f"features have shape {features.shape}; right are {self.num_features} finite numbers")
-        return np.concatenate([[1.0], features])
+        return features
 
     def _model(self, drafter: DrafterId) -> DrafterModel:
         model = self._models.get(drafter)

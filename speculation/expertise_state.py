@@ -16,11 +16,12 @@ from speculation.state import field_of, integer, items, number, text
 __all__ = ["expertise_from_state", "expertise_to_state"]
 
 _WHAT = "expertise state"
-_VERSION = 1
+_VERSION = 2
 _MOST_PRECISION = 1e12  # of thousands of routers merged at their ceilings
 _MOST_TOKENS = 1e15
 _MOST_MEAN = 100.0  # weights explain rates between 0 and 1; a weight of hundreds was never learned
 _MOST_FEATURES = 65_536
+_MOST_PROMPTS = 1e9
 
 
 def expertise_to_state(expertise: Expertise) -> dict[str, object]:
@@ -30,6 +31,7 @@ def expertise_to_state(expertise: Expertise) -> dict[str, object]:
         "num_features": expertise.num_features,
         "horizon": expertise.horizon,
         "max_drafters": expertise.max_drafters,
+        "common": {"num_prompts": expertise.common.num_prompts, "mean": expertise.common.mean.tolist()},
         "drafters": [
             {
                 "drafter": str(drafter),
@@ -52,14 +54,17 @@ def expertise_from_state(state: object) -> Expertise:
         horizon=number(_WHAT, field_of(_WHAT, state, "horizon"), 1.0, 1e9),
         max_drafters=integer(_WHAT, field_of(_WHAT, state, "max_drafters"), 1, 1_000_000),
     )
+    common = field_of(_WHAT, state, "common")
+    num_prompts = number(_WHAT, field_of(_WHAT, common, "num_prompts"), 0.0, _MOST_PROMPTS)
+    expertise.common.merge(_numbers(field_of(_WHAT, common, "mean"), num_features, -1.0, 1.0), num_prompts)
     seen: set[str] = set()
     for entry in items(_WHAT, field_of(_WHAT, state, "drafters"), expertise.max_drafters):
         drafter = text(_WHAT, field_of(_WHAT, entry, "drafter"))
         if drafter in seen:
             raise InvalidArgument(f"{_WHAT} has drafter {shown(drafter)} twice")
         seen.add(drafter)
-        precision = _weights(field_of(_WHAT, entry, "precision"), num_features, 0.0, _MOST_PRECISION)
-        moment = _weights(field_of(_WHAT, entry, "moment"), num_features, -np.inf, np.inf)
+        precision = _numbers(field_of(_WHAT, entry, "precision"), 1 + num_features, 0.0, _MOST_PRECISION)
+        moment = _numbers(field_of(_WHAT, entry, "moment"), 1 + num_features, -np.inf, np.inf)
         if bool((np.abs(moment) > _MOST_MEAN * (precision + PRIOR_PRECISION)).any()):
             raise InvalidArgument(f"{_WHAT} of {shown(drafter)} has weights beyond {_MOST_MEAN:g}; no rate needs them")
         num_tokens = number(_WHAT, field_of(_WHAT, entry, "num_tokens"), 0.0, _MOST_TOKENS)
@@ -67,9 +72,9 @@ def expertise_from_state(state: object) -> Expertise:
     return expertise
 
 
-def _weights(value: object, num_features: int, low: float, high: float) -> NDArray[np.float64]:
-    """[1 + num_features]."""
-    found = [number(_WHAT, each, low, high) for each in items(_WHAT, value, 1 + num_features)]
-    if len(found) != 1 + num_features:
-        raise InvalidArgument(f"{_WHAT} has {len(found)} weights for {num_features} features; right is one more")
+def _numbers(value: object, count: int, low: float, high: float) -> NDArray[np.float64]:
+    """[count]."""
+    found = [number(_WHAT, each, low, high) for each in items(_WHAT, value, count)]
+    if len(found) != count:
+        raise InvalidArgument(f"{_WHAT} has {len(found)} numbers in a place for {count}, by its num_features")
     return np.array(found)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import InvalidArgument
 
-__all__ = ["NUM_FEATURES", "prompt_features"]
+__all__ = ["NUM_FEATURES", "of_length_1", "prompt_features"]
 
 NUM_FEATURES = 512
 _TWO_GRAM_WEIGHT = 0.25  # before the square root
@@ -48,8 +48,8 @@ def prompt_features(tokens: Sequence[int], *, num_features: int = NUM_FEATURES) 
         single = _mixed(_words(part) + _GOLDEN)
         double = _mixed(single[:-1] * np.uint64(3) + single[1:])
         counts += _sums(single, num_features) + _sums(double, num_features, _TWO_GRAM_WEIGHT)
-    features = _of_length_1(np.sign(counts) * np.sqrt(np.abs(counts))) + _of_length_1(_head(tokens, num_features))
-    return _of_length_1(features)
+    features = of_length_1(np.sign(counts) * np.sqrt(np.abs(counts))) + of_length_1(_head(tokens, num_features))
+    return of_length_1(features)
 
 
 def _head(tokens: Sequence[int], num_features: int) -> NDArray[np.float64]:
@@ -71,9 +71,10 @@ def _sums(
     return sums
 
 
-def _of_length_1(
+def of_length_1(
     features: NDArray[np.float64],  # [num_features]
 ) -> NDArray[np.float64]:
+    """A direction, or all zeros."""
     length = float(np.linalg.norm(features))
     return features / length if length > 0.0 else features
 

