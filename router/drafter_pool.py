@@ -38,7 +38,6 @@ __all__ = ["DrafterFigures", "DrafterPool"]
 
 _MAX_FOLLOWERS = 4  # of one sequence
 _KNOWN_HERE = 12.0  # tokens of a sequence after which it is clear how good a drafter is at it
-_KNOWN = 4000.0  # tokens of a tenant after which its prompts alone say who is good at what
 _CLEARLY = 0.05  # better than the best at work, in agreement
 
 
@@ -383,12 +382,12 @@ class DrafterPool:
                 connected.orders.wish(wish(sequence))
 
     def _followers(self, sequence: RoutedSequence) -> frozenset[DrafterId]:
-        """Who besides its drafters should read along, to learn how good it would be: those that are little known, here
-        and in general, and everyone little known here where those at work disappoint."""
+        """Who besides its drafters should read along, to learn how good it would be: those that are little known here
+        and could be the best for such prompts, and everyone little known here where those at work disappoint."""
         drafting = sequence.drafting
         if not sequence.parts.is_routed or sequence.is_plain or self.cooperation.is_backlogged:
             return frozenset()
-        expertise, is_disappointed = self.roster.expertise(drafting.tenant), drafting.accepted_length.trial_share > 0.0
+        is_disappointed = drafting.accepted_length.trial_share > 0.0
         unknown = [
             drafter
             for drafter, connected in self._connected.items()
@@ -396,8 +395,8 @@ class DrafterPool:
             and drafter in drafting.members
             and drafter not in drafting.drafters
             and drafting.scores.num_tokens(drafter) < _KNOWN_HERE
-            and (is_disappointed or expertise.num_tokens(drafter) < _KNOWN)
             and len(connected.following) < connected.offer.capacity
+            and (is_disappointed or self.roster.could_be_best(drafting, drafter))
         ]
         return frozenset(
             sorted(unknown, key=lambda drafter: (-drafting.scores.score(drafter), drafter))[:_MAX_FOLLOWERS]

@@ -82,8 +82,18 @@ class Expertise:
         model = self._models.get(drafter)
         if model is None:
             return _START
-        means = model.moment / (model.precision + PRIOR_PRECISION)
+        means = model.moment / _total(model)
         return min(max(_START + float(means @ self._inputs(features)), _FLOOR), 1.0 - _FLOOR)
+
+    def doubt(
+        self,
+        features: NDArray[np.float64],  # [num_features], from prompt_features
+        drafter: DrafterId,
+    ) -> float:
+        """The standard deviation of that agreement: how little prompts like this one have said of the drafter."""
+        model = self._models.get(drafter)
+        total = PRIOR_PRECISION if model is None else _total(model)
+        return math.sqrt(float((self._inputs(features) ** 2 / total).sum()))
 
     def num_tokens(self, drafter: DrafterId) -> float:
         """On how many committed tokens it was scored, ever: how well it is known."""
@@ -114,14 +124,14 @@ class Expertise:
             return
         inputs = self._inputs(features)
         model = self._model(drafter)
-        total = model.precision + PRIOR_PRECISION
+        total = _total(model)
         means = model.moment / total
         noise = 0.25 / num_tokens + _DRIFT
         uncertain = inputs / total
         error = agreement - _START - float(means @ inputs)
         means += uncertain * (error / (float(uncertain @ inputs) + noise))
         model.precision = np.minimum(model.precision + inputs**2 / noise, self._ceiling())
-        model.moment = means * (model.precision + PRIOR_PRECISION)
+        model.moment = means * _total(model)
         model.num_tokens += num_tokens
 
     def forget(self, drafter: DrafterId) -> None:
@@ -183,3 +193,8 @@ class Expertise:
 
     def _drop_least_known(self) -> None:
         del self._models[min(self._models, key=lambda drafter: (self._models[drafter].num_tokens, drafter))]
+
+
+def _total(model: DrafterModel) -> NDArray[np.float64]:
+    """Precision of the weights, with what they had from the start: [1 + num_features]."""
+    return model.precision + PRIOR_PRECISION

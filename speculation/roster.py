@@ -21,6 +21,8 @@ from speculation.trials import tried_as
 
 __all__ = ["Member", "Roster"]
 
+_DOUBTS = 1.5  # standard deviations
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -130,6 +132,12 @@ class Roster:
         member = self._of(drafter).member
         prior = self.expertise(drafting.tenant).agreement(drafting.features, drafter)
         drafting.join(drafter, prior, has_logits=member.has_logits)
+
+    def could_be_best(self, drafting: Drafting, drafter: DrafterId) -> bool:
+        """Whether so little is known of a member on prompts like this one that it may prove better than all others."""
+        scores, expertise = drafting.scores, self.expertise(drafting.tenant)
+        best = max(scores.score(each) for each in scores.drafters())
+        return scores.score(drafter) + _DOUBTS * expertise.doubt(drafting.features, drafter) > best
 
     def learn(self, drafting: Drafting) -> None:
         """Teaches the tenant's expertise what a sequence said since the last time; when it ends, or now and then."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks.policies.fusing import Who, per_round, routed
 from benchmarks.policies.rounds import by_budget, by_size, chains_per_s, taught, tokens_per_s
@@ -52,10 +53,15 @@ def _print_routing(trace: Trace, options: argparse.Namespace) -> None:
     ends = list(range(50, len(requests), 50))
     print(f"| followers | {' | '.join(f'{end - 50} to {end}' for end in ends)} |")
     print(f"|---{'|---:' * len(ends)}|")
-    for num_followers in (len(trace.drafters), 2, 1, 0):
-        found = hits(RoutedFleet(trace, num_followers=num_followers, seed=options.seed), requests, best)
-        shares = [sum(found[end - 50 : end]) / 50 for end in ends]
-        print(f"| {num_followers} | {' | '.join(f'{share:.0%}' for share in shares)} |", flush=True)
+    for num_followers in (None, len(trace.drafters), 2, 1, 0):
+        fleet = RoutedFleet(trace, num_followers=num_followers, seed=options.seed)
+        found = hits(fleet, requests, best)
+        if num_followers is None:
+            followed = [f"{fmean(fleet.num_followed[end - 50 : end]):.1f}" for end in ends]
+            print(f"| (how many could be the best) | {' | '.join(followed)} |")
+        shares = [f"{fmean(found[end - 50 : end]):.0%}" for end in ends]
+        name = "those that could be the best" if num_followers is None else num_followers
+        print(f"| {name} | {' | '.join(shares)} |", flush=True)
 
 
 def _print_budget(trace: Trace, options: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """Routing on recorded requests: one after another, each by whom the roster sends, and how often that is the best one.
 
 Drafters that do not draft for a request may follow it: they read what was committed and score it (free evidence), a few
-rounds behind. How many of them do is a parameter, for it costs them passes; without any, only trials teach.
+rounds behind. How many of them do is a parameter, for it costs them passes; without any, only trials teach. The service
+lets those follow that could be the best for such a prompt.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ _MAX_DRAFT = 8
 
 
 class RoutedFleet:
-    """See the module. `voice_of` and `slower` may change while it serves: whose recorded drafts a drafter has, if not
-    its own, and by what factor its steps take longer."""
+    """See the module. `num_followers` of a request, at random; None: those that could be the best. `voice_of` and
+    `slower` may change while it serves: whose recorded drafts a drafter has, if not its own, and by what factor its
+    steps take longer."""
 
-    def __init__(self, trace: Trace, *, num_followers: int, seed: int) -> None:
+    def __init__(self, trace: Trace, *, num_followers: int | None, seed: int) -> None:
         self.trace, self.num_followers = trace, num_followers
         self.roster, self.cost = fleet_of(trace), cost_of(trace)
         self.budget = RoundBudget(max_rows=512)
         self.voice_of: dict[DrafterId, DrafterId] = {}
         self.slower: dict[DrafterId, float] = {}
         self._rng = random.Random(seed)
-        self._num_served = 0
+        self.num_followed: list[int] = []
+        """For each request, by how many drafters."""
         self._step_s = {drafter: step_s_of(trace, drafter) for drafter in trace.drafters}
 
     @property
@@ -43,9 +46,8 @@ class RoutedFleet:
 
     def serve(self, request: Request) -> DrafterId | None:
         """One request; the drafter that drafted in most of its rounds."""
-        self._num_served += 1
-        replay = Replay(self.trace, request, self.roster, f"{self._num_served}", voice_of=self.voice_of)
-        followers = self._rng.sample(self.trace.drafters, self.num_followers)
+        replay = Replay(self.trace, request, self.roster, f"{len(self.num_followed)}", voice_of=self.voice_of)
+        followers = self._followers(replay)
         used: Counter[DrafterId] = Counter()
         num_followed = 0
         while replay.num_left:
@@ -59,7 +61,13 @@ class RoutedFleet:
                 replay.follow(drafter, num_followed)
             num_followed = replay.num_committed
         self.roster.learn(replay.drafting)
+        self.num_followed.append(len(set(followers) - used.keys()))
         return used.most_common(1)[0][0] if used else None
+
+    def _followers(self, replay: Replay) -> list[DrafterId]:
+        if self.num_followers is not None:
+            return self._rng.sample(self.trace.drafters, self.num_followers)
+        return [drafter for drafter in self.trace.drafters if self.roster.could_be_best(replay.drafting, drafter)]
 
     def _round(self, replay: Replay) -> None:
         drafters = replay.drafting.drafters

@@ -16,6 +16,7 @@ from router.modes import mode_parts
 from router.orders import Draft, DrafterOrders, Drafts, Evidence
 from router.sequence import RoutedSequence
 from speculation.drafting import Drafting
+from speculation.features import prompt_features
 from speculation.fusion import FusionKind
 from speculation.manner import Manner
 from speculation.roster import Roster
@@ -66,8 +67,13 @@ class Scene:
         *,
         prefill_s_per_token: float = 0.0,
         max_context: Mapping[DrafterId, int] = MappingProxyType({}),
+        taught: Mapping[DrafterId, float] = MappingProxyType({}),
     ) -> None:
+        """`taught`: how often drafters agreed on the prompt so far."""
         self.roster = Roster()
+        for name, agreement in taught.items():
+            for _ in range(4):
+                self.roster.expertise(TENANT).learn(prompt_features(range(10)), name, agreement, 30)
         self.pool = DrafterPool(self.roster, VirtualClock(), order=[GENERAL], fusion=fusion)
         self.heard = {
             name: Heard(
@@ -177,13 +183,12 @@ def test_who_drafts_is_judged_by_its_drafts_and_not_by_what_it_says_of_itself() 
     assert known == pytest.approx(before + 4, abs=1.0), "one by its draft, and three that it had followed"
 
 
-def test_nobody_follows_who_is_known_or_has_no_model_or_where_nobody_is_chosen() -> None:
+def test_nobody_follows_who_cannot_be_the_best_or_has_no_model_or_where_nobody_is_chosen() -> None:
     scene = Scene(names=(GENERAL, EXPERT, LOOKUP))
     assert scene.heard[LOOKUP].num_wanted != 0, "without a model it does not follow"
-    known = Scene()
-    for name in (GENERAL, EXPERT):
-        known.roster.expertise(TENANT).learn(known.sequence.drafting.features, name, 0.5, 5000.0)
-    assert 0 not in known.route().values()
+    assert at_work(Scene(taught={GENERAL: 0.75, EXPERT: 0.7}))[0] == GENERAL
+    assert Scene(taught={GENERAL: 0.75, EXPERT: 0.7}).heard[EXPERT].num_wanted == 0, "it could be the best"
+    assert Scene(taught={GENERAL: 0.75, EXPERT: 0.2}).heard[EXPERT].num_wanted is None
     assert 0 not in {heard.num_wanted for heard in Scene("pearl").heard.values()}
     scene.sequence.resting.now = True
     assert set(scene.route().values()) == {None}, "nobody has a sequence that rests"
