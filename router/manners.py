@@ -27,7 +27,7 @@ class Manners:
 
     def __init__(self, clock: Clock, probed: CostTable, cooperation: Cooperation, *, is_priced: bool = True) -> None:
         self.clock, self.cooperation, self.is_priced = clock, cooperation, is_priced
-        self._choice = WayChoice[DraftingWay](priors={_PLAIN: _AS_PROBED})
+        self._choice = WayChoice[DraftingWay](plain={_PLAIN: _AS_PROBED})
         self._probed = probed
         self._since_s: float | None = None
 
@@ -48,7 +48,7 @@ class Manners:
         if self.is_priced and self._probed and since_s is not None and ran:
             # By what was computed: of a prompt the verifier may have had the most in its prefix cache.
             num_prompt_rows = max(num_rows - sum(1 + len(item.nodes) for item in planned.items), 0)
-            plain_s = self._plain_s(ran, num_tokens, num_prompt_rows)
+            plain_s, prompt_s = self._plain_s(ran, num_tokens, num_prompt_rows)
             for parts, sequences in _by_parts(ran).items():
                 # Those that were not told yet went on as before.
                 if self._is_told(parts, sequences):
@@ -58,6 +58,7 @@ class Manners:
                         num_sequences=len(ran),
                         num_tokens=num_tokens,
                         plain_s=plain_s,
+                        prompt_s=prompt_s,
                         elapsed_s=now_s - since_s,
                     )
         return any(not self._is_told(parts, sequences) for parts, sequences in _by_parts(running).items())
@@ -95,13 +96,15 @@ class Manners:
         several = [DraftingWay(way.manner, together) for way in alone if together > 1 and way != _PLAIN]
         return [*alone[:1], *several, *alone[1:]]
 
-    def _plain_s(self, sequences: Collection[RoutedSequence], num_tokens: int, num_prompt_rows: int) -> float:
+    def _plain_s(
+        self, sequences: Collection[RoutedSequence], num_tokens: int, num_prompt_rows: int
+    ) -> tuple[float, float]:
         """Of plain decoding: so many tokens of these sequences together, and as much of their prompts on the way."""
         num = max(sum(sequence.is_decoding for sequence in sequences), 1)
         context = num * sum(sequence.position for sequence in sequences) // len(sequences)
         step_s = self._probed.cost_s(num, context)
         with_prompts_s = self._probed.cost_s(num + num_prompt_rows, context + num_prompt_rows * context // num)
-        return num_tokens * step_s / num + with_prompts_s - step_s
+        return num_tokens * step_s / num, max(with_prompts_s - step_s, 0.0)
 
 
 def _by_parts(running: Collection[RoutedSequence]) -> dict[ModeParts, list[RoutedSequence]]:

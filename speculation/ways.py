@@ -7,12 +7,16 @@ round to the end of the next. To make rounds of different loads comparable, toke
 decoding would have decided them when the target was probed, with nobody else at work. A way's *gain* is that time over
 the time it took.
 
+How long a round takes shows after a few of them. How many tokens it brings does not: texts differ by far more than ways
+do, and a trial sees hardly more than one text. So a way that drafts has a number of rounds' worth of what all such ways
+bring added to what it brought itself: a short trial is judged by its time, a long one by its tokens too.
+
 The way with the highest gain is used; the others are tried for a few rounds now and then, after pauses that double
 while trials stay fruitless, up to a longest one, and grow faster and longer while they are hopeless. So the cost of
 knowing becomes small, a way that never pays is not used for long, and a load, a text or a machine that changes is
 noticed. Gains are kept by octaves of the number of sequences, and what is known of near octaves counts for a part, so
-that a load that was never seen begins with a good guess. Where nothing is known the first way is used, and a way with a
-prior taken for that.
+that a load that was never seen begins with a good guess. Where nothing is known the first way is used, and a way that
+does not draft is taken for its prior.
 
 (SmartSpec, arXiv 2406.14066, and TurboSpec price speculation by a model of it; here nothing is modelled, so what no
 model has heard of is priced too. The budget of a round still decides how much of what is drafted it checks.)
@@ -35,26 +39,38 @@ _SETTLING = 2  # rounds after a change, in which drafters read what they missed:
 _NEIGHBOUR = 1 / 8  # for how much the figures of the next octave count, and its square for those of the one behind
 _ALMOST_NOTHING_S = 1e-6  # for which a prior counts: as soon as a way was seen, that counts
 _RENEWED = 1 / 16  # for how much figures count after something changed
+_BORROWED = 24.0  # rounds of what all ways bring, see the module
 _HOPELESS = 0.75  # a gain of less than this part of the best one's
 _MOST_KINDS = 64  # that figures are kept of
 
 
 @dataclass(slots=True)
 class _Sums:
-    """Of recent rounds, fading: their tokens, the seconds that plain decoding takes for these, and what they took."""
+    """Of recent rounds, fading: how many, their tokens, the seconds that plain decoding takes for these and for the
+    prompts beside them, and what they took."""
 
+    rounds: float = 0.0
     tokens: float = 0.0
     plain_s: float = 0.0
+    prompt_s: float = 0.0
     seconds: float = 0.0
 
-    def add(self, num_tokens: float, plain_s: float, seconds: float, *, keep: float) -> None:
-        self.tokens = keep * self.tokens + num_tokens
-        self.plain_s = keep * self.plain_s + plain_s
-        self.seconds = keep * self.seconds + seconds
+    def add(self, other: _Sums, part: float = 1.0) -> None:
+        """So much of the other too."""
+        self.rounds += part * other.rounds
+        self.tokens += part * other.tokens
+        self.plain_s += part * other.plain_s
+        self.prompt_s += part * other.prompt_s
+        self.seconds += part * other.seconds
+
+    def times(self, part: float) -> _Sums:
+        scaled = _Sums()
+        scaled.add(self, part)
+        return scaled
 
     @property
     def gain(self) -> float:
-        return self.plain_s / self.seconds
+        return (self.plain_s + self.prompt_s) / self.seconds
 
 
 @dataclass(slots=True)
@@ -68,7 +84,7 @@ class _Octave(Generic[Way]):
     def fade(self, way: Way, part: float) -> None:
         """What is known of it counts for so much from now on."""
         if (sums := self.sums.get(way)) is not None:
-            self.sums[way] = _Sums(tokens=part * sums.tokens, plain_s=part * sums.plain_s, seconds=part * sums.seconds)
+            self.sums[way] = sums.times(part)
 
 
 @dataclass(slots=True)
@@ -89,30 +105,28 @@ class _Kind(Generic[Way]):
 
     def sums(self, way: Way, prior: float | None) -> _Sums | None:
         """All that is known of a way, as seen from the octave of now."""
-        seconds = _ALMOST_NOTHING_S if prior is not None else 0.0
-        tokens, plain_s = 0.0, seconds * (prior or 0.0)
+        found = _Sums()
+        if prior is not None:
+            found.plain_s, found.seconds = prior * _ALMOST_NOTHING_S, _ALMOST_NOTHING_S
         for octave, known in self.octaves.items():
             if (sums := known.sums.get(way)) is not None:
-                part = _NEIGHBOUR ** abs(octave - self.at)
-                tokens += part * sums.tokens
-                plain_s += part * sums.plain_s
-                seconds += part * sums.seconds
-        return _Sums(tokens=tokens, plain_s=plain_s, seconds=seconds) if seconds > 0.0 else None
+                found.add(sums, _NEIGHBOUR ** abs(octave - self.at))
+        return found if found.seconds > 0.0 else None
 
 
 class WayChoice(Generic[Way]):
     """See the module. `ways` are those that a kind of sequences may use now: the first is begun with, the last tried
-    first. `priors`: the gain of a way before it was seen. `longest_pause`: between trials of a way that is not
-    hopeless, an eighth of that of one that is."""
+    first. `plain`: those that do not draft, with their gain before they were seen. `longest_pause`: between trials of a
+    way that is not hopeless, an eighth of that of one that is."""
 
     def __init__(
         self,
         *,
-        priors: Mapping[Way, float] | None = None,
+        plain: Mapping[Way, float] | None = None,
         trial_rounds: int = 8,
         shortest_pause: int = 64,
         longest_pause: int = 640,
-        memory: float = 128.0,
+        memory: float = 256.0,
         margin: float = 0.01,
     ) -> None:
         if not (trial_rounds >= 1 and 1 <= shortest_pause <= longest_pause and memory >= 1.0 and 0.0 <= margin < 1.0):
@@ -125,7 +139,7 @@ class WayChoice(Generic[Way]):
         self.shortest_pause, self.longest_pause = shortest_pause, longest_pause
         self._keep = 1.0 - 1.0 / memory
         self._old = 4.0 * memory
-        self._priors = dict(priors or {})
+        self._plain = dict(plain or {})
         self._kinds: dict[Hashable, _Kind[Way]] = {}
 
     def now(self, kind: Hashable, ways: Sequence[Way]) -> Way:
@@ -141,10 +155,11 @@ class WayChoice(Generic[Way]):
         num_tokens: int,
         plain_s: float,
         elapsed_s: float,
+        prompt_s: float = 0.0,
     ) -> None:
         """One round of so many sequences in the way of `now`: its tokens, how long plain decoding would take for
-        as many by the probes, and the time since the round before ended."""
-        if not (elapsed_s > 0.0 and plain_s >= 0.0 and num_sequences > 0):
+        as many by the probes, and for the prompts beside them, and the time since the round before ended."""
+        if not (elapsed_s > 0.0 and plain_s >= 0.0 and prompt_s >= 0.0 and num_sequences > 0):
             return
         known = self._kind(kind, ways)
         known.num_rounds += 1
@@ -153,7 +168,9 @@ class WayChoice(Generic[Way]):
         if known.settling > 0:
             known.settling -= 1
             return
-        octave.sums.setdefault(known.now, _Sums()).add(num_tokens, plain_s, elapsed_s, keep=self._keep)
+        octave.fade(known.now, self._keep)
+        this = _Sums(rounds=1.0, tokens=num_tokens, plain_s=plain_s, prompt_s=prompt_s, seconds=elapsed_s)
+        octave.sums.setdefault(known.now, _Sums()).add(this)
         sums = self._sums(known, ways)
         best = self._best(sums)
         now = sums[known.now]
@@ -239,7 +256,14 @@ class WayChoice(Generic[Way]):
 
     def _sums(self, known: _Kind[Way], ways: Sequence[Way]) -> dict[Way, _Sums]:
         """Of those of these ways of which something is known, as seen from the load of now."""
-        return {way: found for way in ways if (found := known.sums(way, self._priors.get(way))) is not None}
+        found = {way: sums for way in ways if (sums := known.sums(way, self._plain.get(way))) is not None}
+        drafting, together = [sums for way, sums in found.items() if way not in self._plain], _Sums()
+        for sums in drafting:
+            together.add(sums)
+        for sums in drafting:
+            borrowed_s = _BORROWED * together.plain_s / together.rounds
+            sums.plain_s = sums.rounds * (sums.plain_s + borrowed_s) / (sums.rounds + _BORROWED)
+        return found
 
     @staticmethod
     def _best(sums: Mapping[Way, _Sums]) -> Way:
