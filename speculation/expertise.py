@@ -11,7 +11,8 @@ Sampling", 2011, algorithm 3). What that buys:
   is learned about without ever having been tried. Nothing here asks who had drafted.
 - *Merging is multiplying posteriors*: precisions add, and so do means times precisions. So states of several routers
   unite in any order and grouping, and a state says the evidence alone, not the prior: an empty one changes nothing.
-  Merging the same evidence twice counts it twice; each router stores what it learned itself.
+  Merging the same evidence twice counts it twice; each router stores what it learned itself. Each has learned beside
+  what its own prompts had in common, which is much the same where it is one tenant's traffic.
 - *Forgetting where there is something new*: precisions have a ceiling, so that a weight never counts more than
   `horizon` requests and a drafter that changed is known again soon after. What is not seen is not forgotten: a domain
   that comes once a day keeps what it knows.
