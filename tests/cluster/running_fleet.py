@@ -103,7 +103,10 @@ class RunningFleet:
         def is_decided() -> bool:
             return bool(find()) or self.process.poll() is not None
 
-        until(is_decided, f"it says {pattern!r}")
+        try:
+            until(is_decided, f"it says {pattern!r}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it said only\n{self.text}") from None
         found = find()
         assert found, f"it ended without saying {pattern!r}; it said\n{self.text}"
         return found[0]
