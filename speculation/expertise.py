@@ -96,11 +96,6 @@ class Expertise:
         total = PRIOR_PRECISION if model is None else _total(model)
         return math.sqrt(float((self._inputs(features) ** 2 / total).sum()))
 
-    def num_tokens(self, drafter: DrafterId) -> float:
-        """On how many committed tokens it was scored, ever: how well it is known."""
-        model = self._models.get(drafter)
-        return 0.0 if model is None else model.num_tokens
-
     def see(
         self,
         features: NDArray[np.float64],  # [num_features], from prompt_features

@@ -82,7 +82,7 @@ def test_what_one_tenant_taught_is_no_other_tenants() -> None:
     ours, theirs = opened(fleet, range(100, 140), A), opened(fleet, range(100, 140), B)
     assert ours.scores.score(CODE) > 0.9
     assert theirs.scores.score(CODE) == theirs.scores.score(PROSE)
-    assert fleet.expertise(B).num_tokens(CODE) == 0.0
+    assert len(fleet.expertise(B)) == 0
 
 
 def test_learning_twice_teaches_once() -> None:
@@ -91,7 +91,7 @@ def test_learning_twice_teaches_once() -> None:
     drafting.scores.drafted(CODE, confidence=0.9, chosen=True)
     fleet.learn(drafting)
     fleet.learn(drafting)
-    assert fleet.expertise(A).num_tokens(CODE) == 1.0
+    assert [model.num_tokens for _, model in fleet.expertise(A).models()] == [1.0]
     assert drafting.scores.num_tokens(CODE) == 1.0  # the sequence still knows
 
 
