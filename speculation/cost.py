@@ -200,7 +200,7 @@ class CostTable:
 def probe_plan(max_rows: int, max_context_per_row: int) -> list[tuple[int, int]]:
     """Steps to run at the start, as (rows, keys of each row): the corners first, so that whatever was run of it when
     there was no more time makes a usable table."""
-    rows = sorted({max_rows, *(row for row in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if row < max_rows)})
+    rows = sorted({max_rows, *(row for row in (1, 2, 4, 8, 12, 16, 32, 64, 128, 256, 512, 1024) if row < max_rows)})
     contexts = sorted({1, max(max_context_per_row // 4, 1), max_context_per_row})
     corners = [(rows[0], contexts[0]), (rows[-1], contexts[0]), (rows[0], contexts[-1]), (rows[-1], contexts[-1])]
     plan = corners + [(row, contexts[0]) for row in rows] + [(row, keys) for keys in contexts[1:] for row in rows]

@@ -18,21 +18,24 @@ namespace specfleet {
 
 constexpr int kBlockVectors = 2;
 constexpr int kBlockOutputs = kBlockVectors * kLanes;
-// Rows that share one reading of a block.
+// Half of the registers hold sums: those of four rows and one vector, or of two rows and both. With AVX-512 all but
+// eight do, which are for weights and the input: all of a block's outputs for twelve rows.
+constexpr bool kHasManyRegisters = kRegisters >= 32;
+constexpr int kTileSums = kHasManyRegisters ? kRegisters - 8 : kRegisters / 2;
+// Rows that share one reading of a block: eight at a time, which is quickest where there are many; but what is left goes
+// together as far as registers reach, for a second reading costs more than a large tile.
 constexpr int kBlockRows = 8;
-// Half of the registers hold sums: with AVX-512 all of a block's outputs for all of its rows, elsewhere those of four
-// rows and one vector, or of two rows and both.
-constexpr int kTileSums = kRegisters / 2;
-constexpr int kTileRows = kTileSums < kBlockRows ? kTileSums : kBlockRows;
+constexpr int kMostBlockRows = kHasManyRegisters ? kTileSums / kBlockVectors : kBlockRows;
+constexpr int kTileRows = kHasManyRegisters ? kMostBlockRows : kTileSums;
 // A lone row is slow to add up where a step is two additions, one after the other: two blocks at once then.
-constexpr int kLoneRowBlocks = kTileSums < kBlockRows ? kTileSums / kBlockVectors : 1;
+constexpr int kLoneRowBlocks = kHasManyRegisters ? 1 : kTileSums / kBlockVectors;
 // Where a block's rows need several tiles, they go through it stretch by stretch, so that all but the first find
 // their weights in the nearest cache.
 constexpr int kStretchBytes = 2048;
 // With few rows a pass waits for memory and the processor's own prefetcher does best; from this many on it
 // computes as long as it reads, and fetching this far ahead lets the two overlap. Measured on Zen 4 and on Zen 3.
-constexpr int kPrefetchFromRows = kTileSums < kBlockRows ? 3 : 6;
-constexpr int kPrefetchBytes = kTileSums < kBlockRows ? 4096 : 8192;
+constexpr int kPrefetchFromRows = kHasManyRegisters ? 6 : 3;
+constexpr int kPrefetchBytes = kHasManyRegisters ? 8192 : 4096;
 
 template <class T>
 inline int64_t packed_steps(int64_t inner) {
@@ -89,7 +92,7 @@ inline void linear_tile(const typename Pair<T>::Input* x, int64_t x_stride, cons
     typename Step::Weights weights[kVectors];
     for (int v = 0; v < kVectors; ++v)
       weights[v] = Step::weights(w + v / kBlockVectors * block_size + v % kBlockVectors * kLanes * Step::kWidth);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r)
       for (int v = 0; v < kVectors; ++v)
         sum[r][v] = Step::dot(sum[r][v], weights[v], x + r * x_stride + k * Step::kWidth);
@@ -112,7 +115,7 @@ inline void linear_tiles(const typename Pair<T>::Input* x, int64_t x_stride, con
 template <class T>
 using TilesFunction = void (*)(const typename Pair<T>::Input*, int64_t, const T*, int64_t, float*);
 
-// At most kBlockRows rows of one block: sums [rows][output].
+// At most kMostBlockRows rows of one block: sums [rows][output].
 template <class T>
 inline void linear_block(const typename Pair<T>::Input* x, int64_t x_stride, int rows, const T* block, int64_t steps,
                          float* sums) {
@@ -125,7 +128,11 @@ inline void linear_block(const typename Pair<T>::Input* x, int64_t x_stride, int
                                                 linear_tiles<T, 5>,
                                                 linear_tiles<T, 6>,
                                                 linear_tiles<T, 7>,
-                                                linear_tiles<T, 8>
+                                                linear_tiles<T, 8>,
+                                                linear_tiles<T, 9>,
+                                                linear_tiles<T, 10>,
+                                                linear_tiles<T, 11>,
+                                                linear_tiles<T, 12>
 #endif
   };
   constexpr int64_t kStepElements = kBlockOutputs * Pair<T>::kWidth;
@@ -167,7 +174,7 @@ void linear(int threads, const T* x, int rows, int inner, const T* packed, const
                y + static_cast<int64_t>(row) * outputs + column);
   };
   share_out(threads, blocks, static_cast<int64_t>(kBlockOutputs) * inner, [&](int64_t first, int64_t last) {
-    float sums[kBlockRows * kBlockOutputs];
+    float sums[kMostBlockRows * kBlockOutputs];
     int64_t block = first;
     if (rows == 1 && kLoneRowBlocks > 1)
       for (; block + kLoneRowBlocks <= last; block += kLoneRowBlocks) {
@@ -177,8 +184,8 @@ void linear(int threads, const T* x, int rows, int inner, const T* packed, const
         for (int i = 0; i < kLoneRowBlocks; ++i) finish(sums + i * kBlockOutputs, 0, block + i);
       }
     for (; block < last; ++block)
-      for (int row = 0; row < rows; row += kBlockRows) {
-        const int count = rows - row < kBlockRows ? rows - row : kBlockRows;
+      for (int row = 0, count; row < rows; row += count) {
+        count = rows - row <= kMostBlockRows ? rows - row : kBlockRows;
         linear_block(input + static_cast<int64_t>(row) * inner, inner, count, packed + block * block_size, steps, sums);
         for (int r = 0; r < count; ++r) finish(sums + r * kBlockOutputs, row + r, block);
       }
