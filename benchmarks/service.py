@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--together", type=int, action="append", metavar="N", help="requests at a time; default: 1")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each mode (default 3)")
     parser.add_argument("--max-tokens", type=int, default=64, metavar="N")
-    parser.add_argument("--max-draft", type=int, default=8, metavar="N")
+    parser.add_argument("--max-draft", type=int, default=11, metavar="N")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the verifier")
     parser.add_argument("--with-target", action="store_true", help="drafters with a model live in the target's process")

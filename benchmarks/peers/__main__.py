@@ -118,7 +118,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help=f"turns of each (default 5, and for a baseline {guard.ALTERNATIONS}, which is the least there)",
     )
-    parser.add_argument("--num-prompts", type=_positive, default=14, metavar="N", help="of a turn (default 14)")
+    parser.add_argument(
+        "--num-prompts",
+        type=_positive,
+        default=14,
+        metavar="N",
+        help="of a turn (default 14), at least as many as are asked at a time",
+    )
     parser.add_argument(
         "--teach",
         type=_natural,
@@ -128,7 +134,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "service it has long learned who is good at what",
     )
     parser.add_argument("--max-tokens", type=_positive, default=64, metavar="N", help="of an answer (default 64)")
-    parser.add_argument("--max-draft", type=_positive, default=8, metavar="N", help="draft nodes a round (default 8)")
+    parser.add_argument("--max-draft", type=_positive, default=11, metavar="N", help="draft nodes a round (default 11)")
     parser.add_argument(
         "--arrival-s", type=float, default=60.0, metavar="S", help="of each load that arrives; 0: none (default 60)"
     )
@@ -207,7 +213,8 @@ def _whole(text: str, *, least: int) -> int:
 def _conditions(options: argparse.Namespace, works: Sequence[Workload]) -> dict[str, object]:
     """What a run's ratios depend on besides the machine."""
     models = [options.target or _DEMO / "target", *(drafter for drafter in options.drafter if Path(drafter).is_dir())]
-    asked = hashlib.sha256(repr([work.warm_up for work in works]).encode())  # the first, whatever the alternations
+    first = [tuple(work.of_turn(work.warm_up, together=1)) for work in works]  # whatever the alternations
+    asked = hashlib.sha256(repr(first).encode())
     return {
         "target": Path(options.target).name if options.target else f"demo target inflated to {options.params}",
         "weights": [Checkpoint.open(model).digest()[:_DIGITS] for model in models],
@@ -244,6 +251,7 @@ def _workloads(options: argparse.Namespace) -> list[Workload]:
             tokenizer,
             corpus=options.corpus,
             count=options.num_prompts,
+            most_together=max(options.together),
             num_alternations=options.alternations,
             num_lessons=options.teach,
         )

@@ -8,14 +8,14 @@ from itertools import product
 
 from benchmarks.peers import hugging_face, llamacpp
 from benchmarks.peers.estimate import Estimate, bootstrapped, ratio
-from benchmarks.peers.peer import is_ours
+from benchmarks.peers.peer import Said, is_ours
 from benchmarks.peers.turns import Cell, Turn
 
 __all__ = ["ASSISTED", "FIGURES", "OFF", "OVERS", "PLAIN", "Ratio", "Row", "Same", "compared", "rows", "same_tokens"]
 
 PLAIN, ASSISTED, OFF = f"{hugging_face.PREFIX}plain", f"{hugging_face.PREFIX}assisted", "off"
 OVERS = (PLAIN, ASSISTED, f"{llamacpp.PREFIX}draft", OFF)
-_DEPTHS = range(1, 9)
+_DEPTHS = range(1, 12)
 
 FIGURES: Mapping[str, Callable[[Turn], float]] = {
     "tokens_per_s": lambda turn: turn.tokens_per_s,
@@ -123,27 +123,38 @@ def same_tokens(turns: Sequence[Turn]) -> list[Same]:
             if (turn.cell.workload, turn.cell.temperature) == (workload, temperature)
             and (is_ours(turn.peer) if ours else temperature == 0.0)
         ]
-        by_peer = _by_peer(of)
-        first = by_peer[of[0].cell, of[0].peer] if of else []
-        for peer in dict.fromkeys(turn.peer for turn in of):
+        reference = of[0].peer if of else ""
+        answers = _answers(of)
+        for peer, theirs in answers.items():
+            # What the reference was not asked has no other.
             pairs_of = [
-                pair
-                for (_, name), theirs in by_peer.items()
-                if name == peer
-                for turn, other in zip(theirs, first, strict=False)  # what the first was not asked has no other
-                for pair in zip(turn.answers, other.answers, strict=True)
+                (answer, others[0])
+                for place, said in theirs.items()
+                if (others := answers[reference].get(place)) is not None
+                for answer in said
             ]
             found.append(
                 Same(
                     workload=workload,
                     temperature=temperature,
                     peer=peer,
-                    reference=of[0].peer,
+                    reference=reference,
                     num_same=sum(answer.token_ids == other.token_ids for answer, other in pairs_of),
                     num_answers=len(pairs_of),
                 )
             )
     return list(dict.fromkeys(found))
+
+
+def _answers(turns: Sequence[Turn]) -> dict[str, dict[tuple[int, int], list[Said]]]:
+    """Of each peer by alternation and place in it, which are the same prompt in every cell; in the order of cells."""
+    found: dict[str, dict[tuple[int, int], list[Said]]] = {}
+    for (_, peer), alternations in _by_peer(turns).items():
+        of_peer = found.setdefault(peer, {})
+        for number, turn in enumerate(alternations):
+            for place, answer in enumerate(turn.answers):
+                of_peer.setdefault((number, place), []).append(answer)
+    return found
 
 
 def _by_peer(turns: Sequence[Turn]) -> dict[tuple[Cell, str], list[Turn]]:

@@ -82,11 +82,11 @@ async def alternate(
     if not able:
         return
     for peer in able:
-        await peer.answer(work.warm_up, ask)
+        await peer.answer(work.of_turn(work.warm_up, together=cell.together), ask)
     for questions in work.alternations[first:]:
         turns: list[Turn] = []
         for peer in able:
-            turns.append(await _turn(cell, questions, peer, ask))
+            turns.append(await _turn(cell, work.of_turn(questions, together=cell.together), peer, ask))
             on_turn(turns[-1])
         yield turns
 

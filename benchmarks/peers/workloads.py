@@ -38,9 +38,12 @@ _Questions = Callable[[Tokenizer, Path | None, int], list[Question]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     name: str
+    count: int
+    """Of a turn."""
     warm_up: tuple[Question, ...]
     alternations: tuple[tuple[Question, ...], ...]
-    """What everyone is asked in each. All are different prompts, the first ones too, as far as there are so many."""
+    """What everyone is asked in each, or its first ones: see `of_turn`. All are different prompts, those of the warm-up
+    too, as far as there are so many."""
     lessons: tuple[Question, ...] = ()
     """Others than all of these, from which our router learns who is good at what before anything is timed."""
 
@@ -49,6 +52,10 @@ class Workload:
         """Of all turns; without the lessons."""
         return [*self.warm_up, *chain.from_iterable(self.alternations)]
 
+    def of_turn(self, questions: Sequence[Question], *, together: int) -> Sequence[Question]:
+        """Those that a turn asks where so many are asked at a time: more than usual where that is less."""
+        return questions[: max(self.count, together)]
+
 
 def workload(
     name: str,
@@ -56,12 +63,13 @@ def workload(
     *,
     corpus: Path | None,
     count: int,
+    most_together: int = 1,
     num_alternations: int = 1,
     num_lessons: int = 0,
 ) -> Workload:
     """`domain`: test prompts of the demo family's domains, the committed ones where no corpus is given. `spec-bench`:
-    first turns of its tasks. `mixed`: half of each, shuffled. `count`: of a turn."""
-    num = 1 + num_alternations
+    first turns of its tasks. `mixed`: half of each, shuffled. `count`: of a turn, if no more are asked at a time."""
+    num, most = 1 + num_alternations, max(count, most_together)
 
     def dealt(questions: _Questions, count: int, num_lessons: int) -> tuple[list[list[Question]], list[Question]]:
         """The turns, and lessons of what comes after them."""
@@ -76,20 +84,20 @@ def workload(
 
     match name:
         case "domain":
-            turns, lessons = dealt(_domain, count, num_lessons)
+            turns, lessons = dealt(_domain, most, num_lessons)
         case "spec-bench":
-            turns, lessons = dealt(_spec_bench, count, num_lessons)
+            turns, lessons = dealt(_spec_bench, most, num_lessons)
         case "mixed":
-            half, half_lessons = count - count // 2, num_lessons - num_lessons // 2
+            half, half_lessons = most - most // 2, num_lessons - num_lessons // 2
             one, one_lessons = dealt(_domain, half, half_lessons)
-            other, other_lessons = dealt(_spec_bench, count - half, num_lessons - half_lessons)
+            other, other_lessons = dealt(_spec_bench, most - half, num_lessons - half_lessons)
             turns, lessons = [[*a, *b] for a, b in zip(one, other, strict=True)], [*one_lessons, *other_lessons]
             for turn in (*turns, lessons):
                 random.Random(1).shuffle(turn)
         case _:
             raise InvalidArgument(f"workload is {name!r}; right is one of {', '.join(WORKLOADS)}")
     warm_up, *alternations = map(tuple, turns)
-    return Workload(name=name, warm_up=warm_up, alternations=tuple(alternations), lessons=tuple(lessons))
+    return Workload(name=name, count=count, warm_up=warm_up, alternations=tuple(alternations), lessons=tuple(lessons))
 
 
 def _domain(tokenizer: Tokenizer, corpus: Path | None, count: int) -> list[Question]:

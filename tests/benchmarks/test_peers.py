@@ -139,6 +139,16 @@ def test_answers_are_compared_alternation_by_alternation() -> None:
     assert same["fleet", "hf-plain"] == same["fleet", "off"] == (5, 5)
 
 
+def test_what_only_a_larger_cell_asks_is_compared_there() -> None:
+    more = [turn("off", 1.0, cell=replace(CELL, together=16)), turn("fleet", 1.0, cell=replace(CELL, together=16))]
+    second = [replace(each.answers[0], token_ids=(each.peer == "off",)) for each in more]
+    measured = [turn(peer, 1.0) for peer in ("hf-plain", "off", "fleet")]
+    measured += [replace(each, answers=(*each.answers, answer)) for each, answer in zip(more, second, strict=True)]
+    same = {(each.peer, each.reference): (each.num_same, each.num_answers) for each in same_tokens(measured)}
+    assert same["fleet", "hf-plain"] == (2, 2)
+    assert same["fleet", "off"] == (2, 3)
+
+
 def test_every_alternation_asks_everyone_the_same_which_nobody_was_asked_before() -> None:
     asked: dict[str, list[Sequence[Question]]] = {"a": [], "b": []}
 
@@ -172,6 +182,15 @@ def test_every_alternation_asks_everyone_the_same_which_nobody_was_asked_before(
     assert asked["a"] == [work.warm_up, work.alternations[2]], "a run that goes on asks what it would have asked"
     more = workload("domain", tokenizer, corpus=None, count=14, num_alternations=4)
     assert more.alternations == (*work.alternations, work.warm_up), "there are 56"
+
+
+def test_a_turn_asks_at_least_as_many_as_are_asked_at_a_time() -> None:
+    tokenizer = load_tokenizer(DEMO / "target" / "tokenizer.json")
+    work = workload("domain", tokenizer, corpus=None, count=7, most_together=16, num_alternations=2)
+    turn_ = work.alternations[1]
+    assert [len(work.of_turn(turn_, together=together)) for together in (1, 4, 16)] == [7, 7, 16]
+    assert list(work.of_turn(turn_, together=16)[:7]) == list(work.of_turn(turn_, together=1)), "the same, and more"
+    assert len(set(work.questions)) == 3 * 16
 
 
 def test_lessons_are_what_no_turn_asks() -> None:
@@ -363,7 +382,7 @@ def test_a_run_that_has_only_arrivals_left_warms_up_too(monkeypatch: pytest.Monk
     nothing: Any = None
     modes = [FleetMode(name=name, fleet=nothing, client=nothing) for name in ("off", "fleet")]
     asked, taught = (Question(task="any", tokens=(token,)) for token in (1, 2))
-    work = Workload(name="domain", warm_up=(asked,), alternations=((asked,),), lessons=(taught,))
+    work = Workload(name="domain", count=1, warm_up=(asked,), alternations=((asked,),), lessons=(taught,))
     amounts = Amounts(
         temperatures=[], together=[4], alternations=1, max_tokens=8, arrival_s=1.0, arrival_alternations=1
     )
