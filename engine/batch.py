@@ -28,6 +28,7 @@ class Span:
     num_choices: int  # 0 while the prompt is not through; else its last row, if it is one of these, and each node
     first_node: int  # index in the sequence's nodes of the first node of this step
     num_nodes: int
+    num_more: int  # of these nodes at the end, whose tokens the step finds itself
 
 
 @dataclass(slots=True)
@@ -51,11 +52,21 @@ class BatchBuilder:
     masks: list[bytes] = field(default_factory=list)
     masked: list[int] = field(default_factory=list)
     is_limited: bool = False
+    num_more: int = 0
+    more_below: int = 0  # the choice that names the first of them
 
     def add(
-        self, sequence: Sequence, num_pending: int, nodes: Items[tuple[int, int]], masks: Items[bytes | None] = ()
+        self,
+        sequence: Sequence,
+        num_pending: int,
+        nodes: Items[tuple[int, int]],
+        masks: Items[bytes | None] = (),
+        *,
+        num_more: int = 0,
+        more_below: int = ROOT,
     ) -> Span:
-        """Places the next `num_pending` committed tokens and the nodes (token, parent), and packs their rows."""
+        """Places the next `num_pending` committed tokens and the nodes (token, parent), and packs their rows. The last
+        `num_more` nodes have no token yet; the first of them is below node `more_below`."""
         span = Span(
             sequence=sequence,
             num_pending=num_pending,
@@ -64,7 +75,11 @@ class BatchBuilder:
             num_choices=(num_pending > 0) + len(nodes) if num_pending == sequence.num_pending else 0,
             first_node=len(sequence.nodes),
             num_nodes=len(nodes),
+            num_more=num_more,
         )
+        if num_more:
+            below = 0 if more_below == ROOT else (num_pending > 0) + more_below - span.first_node
+            self.num_more, self.more_below = num_more, span.first_choice + below
         self._add_pending(sequence, num_pending)
         placed = [sequence.place_node(token, parent) for token, parent in nodes]
         for node in placed:
@@ -135,6 +150,8 @@ class BatchBuilder:
             num_top=num_top,
             num_likeliest=num_likeliest,
             is_limited=self.is_limited,
+            num_more=self.num_more,
+            more_below=self.more_below,
             rows=array("rows", flat),
             tokens=array("tokens", self.tokens),
             chosen=array("chosen", self.chosen),

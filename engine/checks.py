@@ -66,6 +66,22 @@ def check_work(work: Items[Work], find: Callable[[SequenceId], Sequence], pool: 
         raise OutOfBlocks(num_needed=num_blocks, num_free=pool.num_free)
 
 
+def num_more_possible(piece: Draft, sequence: Sequence, pool: BlockPool, limits: Limits) -> int:
+    """As many of the nodes that a step is to put there itself as there is room for. That step may be done without."""
+    num_pending = sequence.num_pending if piece.num_pending is None else piece.num_pending
+    first = len(sequence.nodes)
+    is_in_step = num_pending > 0 if piece.more_below == ROOT else first <= piece.more_below < first + len(piece.nodes)
+    if num_pending < sequence.num_pending or not is_in_step:
+        return 0
+    depths = {ROOT: 0} | {index: node.position + 1 - len(sequence.tokens) for index, node in enumerate(sequence.nodes)}
+    for index, (_, parent) in enumerate(piece.nodes, start=first):
+        depths[index] = depths[parent] + 1
+    num_rows, depth = num_pending + len(piece.nodes), len(sequence.tokens) + depths[piece.more_below]
+    most = min(piece.num_more, limits.max_batch_rows - num_rows, limits.max_context - depth)
+    parents = [parent for _, parent in (*piece.nodes, *piece.own_nodes(first, most))]
+    return most if most > 0 and sequence.blocks_needed(num_pending, parents) <= pool.num_free else 0
+
+
 def check_looks(num_top: int, layers: Items[int], num_layers: int) -> None:
     """Refuses what a step cannot show: fewer than one candidate, or rows after layers that are not there."""
     if num_top < 1:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Sequence
 
 import torch
 
 from engine.weights import LayerWeights, Weights
 from kernels import native
 from kernels.native import signatures
+from kernels.noise import Choice, native_choices
 from kernels.paged import KVCache, Rows
 from kernels.quantised import QuantisedLinear
 
@@ -113,6 +115,55 @@ class CompiledStep:
         """Logits [num_chosen, vocabulary] float32 of the chosen rows."""
         self._reserve(rows.count)
         return self._call(tokens, rows, 0, len(self._layers), chosen)
+
+    def run_on(
+        self,
+        tokens: torch.Tensor,  # [rows] int64, of which the last are written
+        rows: Rows,
+        chosen: torch.Tensor,  # [num_chosen] int32
+        choices: Sequence[Choice],  # [num_chosen]
+        *,
+        num_more: int,
+        more_below: int,
+        num_top: int,
+        num_real_tokens: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All rows but the last `num_more` together, then those one by one, each with the best token below the one
+        before; the first of them below choice `more_below`. Values float32 and tokens int64 [num_chosen, num_top], as
+        of `kernels.noise.choose`; tokens are -1 from where nothing could be chosen."""
+        self._reserve(rows.count)
+        num_chosen = len(choices)
+        values = torch.empty(num_chosen, num_top, dtype=torch.float32)
+        best = torch.empty(num_chosen, num_top, dtype=torch.int64)
+        logits = torch.empty(num_chosen - num_more, self._vocabulary, dtype=torch.float32)
+        how = signatures.Choosing(
+            final_norm=self._final_norm,
+            head=self._head,
+            vocab=self._vocabulary,
+            num_real=min(num_real_tokens, self._vocabulary),
+            num_top=num_top,
+            choices=native_choices(choices),
+            logits=logits.data_ptr(),
+            values=values.data_ptr(),
+            best=best.data_ptr(),
+        )
+        self._library.specfleet_draft(
+            self._kind,
+            native.num_threads(),
+            self._shape,
+            self._layers,
+            len(self._layers),
+            rows.native,
+            self._buffers,
+            tokens.data_ptr(),
+            self._embedding,
+            chosen.data_ptr(),
+            num_chosen,
+            num_more,
+            more_below,
+            how,
+        )
+        return values, best
 
     def run_layers(
         self,

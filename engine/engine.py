@@ -15,12 +15,12 @@ from contracts.errors import AlreadyExists, Internal, InvalidArgument, NotFound
 from contracts.types import Epoch, ModelIdentity, SamplingParams, SequenceId, StepReport, TenantId, Verdict
 from engine.batch import BatchBuilder, Span
 from engine.blocks import BlockPool
-from engine.checks import Limits, check_looks, check_work
+from engine.checks import Limits, check_looks, check_work, num_more_possible
 from engine.executor import Executor, LayerHook, StepAbandoned, StepOutput
 from engine.message import StepMessage
 from engine.sequence import Sequence
 from engine.settle import proposals_of, verdict_of
-from engine.work import Draft, Outcome, StepResult, Verify, Work, tokens_and_parents
+from engine.work import Draft, Drafted, Outcome, StepResult, Work, tokens_and_parents
 
 __all__ = ["Engine", "Follower"]
 
@@ -148,6 +148,7 @@ class Engine:
         """
         started_s = self._clock.now_s()
         self.check(work)
+        num_more = self._num_more(work, hook)
         check_looks(num_top, hook.layers if hook is not None else (), len(self.executor.weights.layers))
         builder = BatchBuilder()
         with contextlib.ExitStack() as undo:
@@ -155,7 +156,7 @@ class Engine:
             for piece in work:
                 sequence = self._find(piece.sequence)
                 undo.callback(sequence.keep_nodes, len(sequence.nodes))
-                spans.append(self._pack(builder, sequence, piece))
+                spans.append(self._pack(builder, sequence, piece, num_more))
             output = self._execute(builder, spans, work, num_top, hook)
             outcomes = tuple(self._outcome(piece, span, output) for piece, span in zip(work, spans, strict=True))
             undo.pop_all()
@@ -175,10 +176,23 @@ class Engine:
         """Refuses what `step` would refuse, and does nothing."""
         check_work(work, self._find, self.pool, self.limits)
 
-    def _pack(self, builder: BatchBuilder, sequence: Sequence, piece: Work) -> Span:
+    def _num_more(self, work: Items[Work], hook: LayerHook | None) -> int:
+        """How many nodes the step puts there itself: where a single sequence drafts and chooses by noise alone."""
+        piece = work[0]
+        if len(work) > 1 or hook is not None or not isinstance(piece, Draft) or not piece.num_more:
+            return 0
+        sequence = self._find(piece.sequence)
+        if not (self.executor.can_run_on and sequence.chooses_plainly):
+            return 0
+        return num_more_possible(piece, sequence, self.pool, self.limits)
+
+    def _pack(self, builder: BatchBuilder, sequence: Sequence, piece: Work, num_more: int) -> Span:
         num_pending = sequence.num_pending if piece.num_pending is None else piece.num_pending
-        masks = piece.masks if isinstance(piece, Verify) else ()
-        return builder.add(sequence, num_pending, tokens_and_parents(piece), masks)
+        nodes = tokens_and_parents(piece)
+        if not isinstance(piece, Draft):
+            return builder.add(sequence, num_pending, nodes, piece.masks)
+        nodes += piece.own_nodes(len(sequence.nodes), num_more)
+        return builder.add(sequence, num_pending, nodes, num_more=num_more, more_below=piece.more_below)
 
     def _execute(
         self, builder: BatchBuilder, spans: list[Span], work: Items[Work], num_top: int, hook: LayerHook | None
@@ -207,6 +221,8 @@ class Engine:
         if isinstance(outcome, Internal):
             span.sequence.keep_nodes(span.first_node)
             return
+        if isinstance(outcome, Drafted) and span.num_more:
+            span.sequence.name_last_nodes(span.num_more, outcome.more)
         span.sequence.mark_computed(span.num_pending)
         if isinstance(outcome, Verdict):
             _, copies = span.sequence.commit(outcome.tokens, path=outcome.accepted)

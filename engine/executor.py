@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from engine.host_copy import wait_for
 from engine.message import StepMessage
 from engine.model import embed, forward_layers, head_logits
 from engine.ranks import Ranks
-from engine.sampler import SampledNumbers, sample
+from engine.sampler import Sampled, SampledNumbers, choices_of, sample
 from engine.streams import EngineStream
 from engine.weights import Weights
 from kernels import native
@@ -67,6 +68,8 @@ class StepOutput:
     num_rows_dropped: int
     is_typical: bool
     """Whether its like will take as long: see CapturedSteps."""
+    more: tuple[int, ...] = ()
+    """Tokens of the rows that it put there itself."""
 
 
 class Executor:
@@ -143,6 +146,8 @@ class Executor:
             tokens = torch.from_numpy(message.tokens)
             chosen = torch.from_numpy(message.chosen)
             is_typical = True
+            if message.num_more:
+                return self._run_on(tokens, rows, chosen, message)
             if message.hook_layers.size == 0:
                 logits = self._logits(tokens, rows, chosen)
                 places = list(range(message.chosen.size))
@@ -164,6 +169,34 @@ class Executor:
             choice_of={choice: place for place, choice in enumerate(places)},
             num_rows_dropped=num_dropped,
             is_typical=is_typical,
+        )
+
+    @property
+    def can_run_on(self) -> bool:
+        """Whether a step may choose the tokens of its last rows itself."""
+        return isinstance(self.compiled, CompiledStep)
+
+    def _run_on(self, tokens: torch.Tensor, rows: Rows, chosen: torch.Tensor, message: StepMessage) -> StepOutput:
+        if not isinstance(self.compiled, CompiledStep):
+            raise Internal("a step is to choose tokens of its own rows, and nothing here does that")
+        tokens[-message.num_more :] = -1
+        values, best = self.compiled.run_on(
+            tokens,
+            rows,
+            chosen,
+            choices_of(message),
+            num_more=message.num_more,
+            more_below=message.more_below,
+            num_top=message.num_top,
+            num_real_tokens=self.num_real_tokens,
+        )
+        sampled = Sampled(values=values, tokens=best, logprobs=None, likeliest=None)
+        return StepOutput(
+            sampled=sampled.numbers(),
+            choice_of={choice: choice for choice in range(message.chosen.size)},
+            num_rows_dropped=0,
+            is_typical=True,
+            more=tuple(itertools.takewhile(lambda token: token >= 0, tokens[-message.num_more :].tolist())),
         )
 
     def _move(self, message: StepMessage) -> None:

@@ -1,6 +1,6 @@
 """The one message of a step that rank 0 sends to the others: typed arrays, no pickle.
 
-On the wire: the five plain numbers as int64, then each array of the fields below
+On the wire: the plain numbers as int64, then each array of the fields below
 as its length (int64) and its bytes, filled up to a multiple of eight, in order.
 """
 
@@ -45,6 +45,8 @@ class StepMessage:
     num_top: int  # how many of the best tokens of each chosen row are wanted
     num_likeliest: int  # how many log-probabilities beside the chosen token's; 0 for none at all
     is_limited: bool  # whether top-k, top-p or min-p is active anywhere
+    num_more: int  # of the last rows, whose tokens come of the step itself; nothing of it crosses to other ranks
+    more_below: int  # the choice that names the first of them
     rows: Array  # kernels.paged.Rows.flat
     tokens: Array  # [rows]
     chosen: Array  # [chosen]: rows whose logits are wanted
@@ -71,7 +73,16 @@ class StepMessage:
     @staticmethod
     def goodbye() -> StepMessage:
         """Tells the followers to end."""
-        return StepMessage(num_rows=0, num_table_entries=0, num_top=0, num_likeliest=0, is_limited=False, **_EMPTY)
+        return StepMessage(
+            num_rows=0,
+            num_table_entries=0,
+            num_top=0,
+            num_likeliest=0,
+            is_limited=False,
+            num_more=0,
+            more_below=0,
+            **_EMPTY,
+        )
 
     def encode(self) -> bytes:
         """The bytes that `decode` reads."""
@@ -106,6 +117,8 @@ class StepMessage:
             num_top=num_top,
             num_likeliest=num_likeliest,
             is_limited=bool(is_limited),
+            num_more=0,
+            more_below=0,
             **arrays,
         )
 

@@ -26,7 +26,7 @@ from kernels import gpu
 from kernels.noise import Choice, choose, log_sum
 from kernels.pick import Allowed, Edits, pick, scaled_logits
 
-__all__ = ["Sampled", "SampledNumbers", "sample"]
+__all__ = ["Sampled", "SampledNumbers", "choices_of", "sample"]
 
 # Enough for top-k and top-p as people use them; where it is not, it grows until it is.
 _FIRST_NUM_CANDIDATES = 64
@@ -107,7 +107,7 @@ def sample(
         inverse = torch.from_numpy((1.0 / message.settings[limited, 0]).astype(np.float32))
         scaled = logits[torch.from_numpy(limited)] * inverse[:, None]
         thresholds = _thresholds(scaled, limited, message, ranks, shard)
-    values, tokens = choose(logits, _choices(message, thresholds), num_top=message.num_top, first_token=first)
+    values, tokens = choose(logits, choices_of(message, thresholds), num_top=message.num_top, first_token=first)
     if ranks.size == 1 and not message.wants_logprobs:
         return Sampled(values=values, tokens=tokens, logprobs=None, likeliest=None)
     picked = raw.gather(1, (tokens - first).clamp(min=0))
@@ -125,7 +125,7 @@ def _sample_on_gpu(
 ) -> Sampled:
     """The same where the logits lie: a group of ranks with limits exchanges candidates through the host, nobody else
     waits for the device before all is chosen."""
-    first, choices, limits = shard.vocabulary.start, _choices(message), None
+    first, choices, limits = shard.vocabulary.start, choices_of(message), None
     edits = Edits(places=message.edits, values=message.edit_values)
     allowed = Allowed(rows=message.masked, bits=message.masks) if message.masked.size else Allowed.all()
     if message.is_limited and ranks.size == 1:
@@ -135,7 +135,7 @@ def _sample_on_gpu(
         limited = _limited_rows(message)
         rows = limited.tolist()
         scaled = scaled_logits(logits, choices, rows, edits=edits, allowed=allowed, first_token=first)
-        choices = _choices(message, _thresholds(scaled, limited, message, ranks, shard))
+        choices = choices_of(message, _thresholds(scaled, limited, message, ranks, shard))
     num_top = message.num_top
     found = pick(logits, choices, edits=edits, allowed=allowed, limits=limits, num_top=num_top, first_token=first)
     merged = _merge(ranks, found.values, found.tokens, found.logits)
@@ -146,7 +146,7 @@ def _sample_on_gpu(
     )
 
 
-def _choices(message: StepMessage, thresholds: Mapping[int, float] = MappingProxyType({})) -> list[Choice]:
+def choices_of(message: StepMessage, thresholds: Mapping[int, float] = MappingProxyType({})) -> list[Choice]:
     """How each row chooses; `thresholds` are those of the limited rows."""
     return [
         Choice(

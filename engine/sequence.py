@@ -73,6 +73,14 @@ class Sequence:
         return len(self.tokens) - self.num_computed
 
     @property
+    def chooses_plainly(self) -> bool:
+        """Whether nothing but temperature and noise makes tokens of logits."""
+        sampling, is_edited = self.sampling, self.history.is_active or bool(self.sampling.logit_bias)
+        is_limited = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
+        is_cut = is_limited and not sampling.is_greedy
+        return not (is_edited or is_cut or self.allowed is not None or sampling.num_logprobs > 0)
+
+    @property
     def blocks(self) -> list[int]:
         """All blocks that this sequence owns a share of."""
         return self.table + self.spare_blocks
@@ -229,6 +237,15 @@ class Sequence:
     def drop_nodes(self) -> None:
         """Frees all tree nodes and whatever only they needed."""
         self.keep_nodes(0)
+
+    def name_last_nodes(self, count: int, tokens: Items[int]) -> None:
+        """The last so many nodes were placed before their tokens were known: these are the first ones'; the others
+        became nothing."""
+        first = len(self.nodes) - count
+        for node, token in zip(self.nodes[first:], tokens, strict=False):
+            node.token = token
+        if len(tokens) < count:
+            self.keep_nodes(first + len(tokens))
 
     def keep_nodes(self, count: int) -> None:
         """Forgets all but the first `count` nodes, as if the others had never been placed."""

@@ -52,7 +52,10 @@ def proposals_of(span: Span, output: StepOutput) -> Drafted:
         for parent, place in zip(parents, _places(span, output), strict=True)
         if place is not None
     ]
-    return Drafted(first_node=span.first_node, proposals=tuple(proposals))
+    more = output.more
+    return Drafted(
+        first_node=span.first_node, proposals=tuple(proposals[: len(proposals) - span.num_more + len(more)]), more=more
+    )
 
 
 def _places(span: Span, output: StepOutput) -> list[int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from contracts.errors import Internal
-from contracts.types import DraftNode, SequenceId, StepReport, Verdict
+from contracts.types import ROOT, DraftNode, SequenceId, StepReport, Verdict
 
 __all__ = ["Candidate", "Draft", "Drafted", "Outcome", "Proposal", "StepResult", "Verify", "Work", "tokens_and_parents"]
 
@@ -31,11 +31,23 @@ class Draft:
 
     Nodes are (token, parent), the parent an index among all of the sequence's nodes, or ROOT; they stay in the cache
     until `Engine.commit` decides about them.
+
+    With `num_more` the step may go on by itself: below `more_below`, one of these nodes or ROOT, it puts the best
+    candidate as a node, below that one the best of what comes there, and so on, at most so often. Where it cannot, or
+    there is no room, it leaves that out: whoever asked can go on in further steps.
     """
 
     sequence: SequenceId
     num_pending: int | None = None
     nodes: tuple[tuple[int, int], ...] = ()
+    num_more: int = 0
+    more_below: int = ROOT
+
+    def own_nodes(self, first_node: int, count: int) -> list[tuple[int, int]]:
+        """The first so many nodes that the step puts there itself, with tokens that are found out in it. `first_node`
+        is the index of the step's first one."""
+        first = first_node + len(self.nodes)
+        return [(0, first + index - 1 if index else self.more_below) for index in range(count)]
 
 
 Work = Verify | Draft
@@ -60,10 +72,12 @@ class Proposal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drafted:
-    """The answer to `Draft`; without proposals while the prompt is not through."""
+    """The answer to `Draft`; without proposals while the prompt is not through. `more` are the tokens of the nodes that
+    the step put there itself, which come after those that it was asked for."""
 
     first_node: int
     proposals: tuple[Proposal, ...]
+    more: tuple[int, ...] = ()
 
 
 Outcome = Verdict | Drafted | Internal | None

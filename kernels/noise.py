@@ -14,6 +14,7 @@ complement of the bits and is never formed by subtraction.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ __all__ = [
     "gumbel",
     "log_sum",
     "log_sum_reference",
+    "native_choices",
     "noise",
     "noise_reference",
     "philox",
@@ -177,9 +179,6 @@ def choose(
     if library is None:
         return choose_reference(logits, choices, num_top=num_top, first_token=first_token)
     rows, size = logits.shape
-    packed = (native.Choice * rows)(
-        *(native.Choice(c.seed, c.position, c.inverse_temperature, c.threshold, c.noisy, 0) for c in choices)
-    )
     values = torch.empty(rows, num_top, dtype=torch.float32)
     tokens = torch.empty(rows, num_top, dtype=torch.int64)
     logits = logits.contiguous()
@@ -189,12 +188,19 @@ def choose(
         rows,
         size,
         first_token,
-        packed,
+        native_choices(choices),
         num_top,
         values.data_ptr(),
         tokens.data_ptr(),
     )
     return values, tokens
+
+
+def native_choices(choices: Sequence[Choice]) -> ctypes.Array[native.Choice]:
+    """As the library reads them."""
+    return (native.Choice * len(choices))(
+        *(native.Choice(c.seed, c.position, c.inverse_temperature, c.threshold, c.noisy, 0) for c in choices)
+    )
 
 
 def choose_reference(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
 
-VERSION = 2
+VERSION = 3
 
 
 class Rows(ctypes.Structure):
@@ -85,6 +85,22 @@ class Choice(ctypes.Structure):
     ]
 
 
+class Choosing(ctypes.Structure):
+    """Mirror of `Choosing` in src/draft.h."""
+
+    _fields_ = [
+        ("final_norm", c_void_p),
+        ("head", c_void_p),
+        ("vocab", c_int32),
+        ("num_real", c_int32),
+        ("num_top", c_int32),
+        ("choices", POINTER(Choice)),
+        ("logits", c_void_p),
+        ("values", c_void_p),
+        ("best", c_void_p),
+    ]
+
+
 # In the order of src/exports.cpp.
 _POINTERS = (c_void_p,) * 8
 
@@ -107,6 +123,13 @@ _ARGUMENTS = {
         [
             *(c_int, c_int, POINTER(Shape), POINTER(Layer), c_int, c_int, POINTER(Rows), POINTER(Buffers)),
             *(*_POINTERS[:4], c_int, c_void_p, c_int, c_void_p),
+        ],
+        None,
+    ),
+    "specfleet_draft": (
+        [
+            *(c_int, c_int, POINTER(Shape), POINTER(Layer), c_int, POINTER(Rows), POINTER(Buffers)),
+            *(*_POINTERS[:3], c_int, c_int, c_int, POINTER(Choosing)),
         ],
         None,
     ),

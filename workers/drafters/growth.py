@@ -85,6 +85,13 @@ class Growth(Generic[Context]):
                 return Place(len(self.tree) - 1, depth, -negative_value, context)
         return None
 
+    @property
+    def num_behind(self) -> int:
+        """Most places on one path that it may look at below `next`."""
+        if self.next is None:
+            return 0
+        return max(min(self._num_nodes - len(self.tree), self._max_depth - self.next.depth) - 1, 0)
+
     def soon(self) -> list[tuple[float, Context]]:
         """Places that it will look at, `next` first, unless something better is found: their values and contexts.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from contracts.errors import OutOfBlocks
 from contracts.types import SequenceId, StepReport
 from engine.engine import Engine
-from engine.work import Drafted
+from engine.work import Drafted, StepResult
 from workers.drafters.model_reading import Path, Piece, Reading
 
 __all__ = ["Reader"]
@@ -33,14 +34,15 @@ class Reader:
             reading.forget()
         return reading
 
-    def compute(self, wants: Mapping[Reading, Sequence[Path]]) -> list[Reading]:
+    def compute(self, wants: Mapping[Reading, Sequence[Path]], *, num_more: int = 0) -> list[Reading]:
         """One step towards knowing what comes after these paths; the readings that cannot go on, for lack of room.
+        Where there is one reading only, the step may go on below the first path by itself, so often at most.
 
         Those with the fewest tokens to catch up on go first, so that a long prompt gets the rows that are left and
         delays nobody by more than a step.
         """
         stuck = [reading for reading in wants if not reading.is_readable]
-        pieces = self._plan({reading: paths for reading, paths in wants.items() if reading.is_readable})
+        pieces = self._plan({reading: paths for reading, paths in wants.items() if reading.is_readable}, num_more)
         while pieces:
             try:
                 return stuck + self._run(pieces)
@@ -60,7 +62,7 @@ class Reader:
                     last.reading.leave_for_good()
         return stuck
 
-    def _plan(self, wants: Mapping[Reading, Sequence[Path]]) -> list[Piece]:
+    def _plan(self, wants: Mapping[Reading, Sequence[Path]], num_more: int) -> list[Piece]:
         for reading in wants:
             reading.enter()
         pieces: list[Piece] = []
@@ -68,7 +70,7 @@ class Reader:
         for reading in sorted(wants, key=lambda reading: reading.num_pending):
             if num_left == 0:
                 break
-            pieces.append(reading.plan(wants[reading], num_left))
+            pieces.append(reading.plan(wants[reading], num_left, num_more if len(wants) == 1 else 0))
             num_left -= pieces[-1].num_rows
         return pieces
 
@@ -76,7 +78,8 @@ class Reader:
         """The step itself; the readings that it brought nothing but an error of their own."""
         result = self._engine.step([piece.work for piece in pieces], num_top=self._width)
         if self._on_step is not None:
-            self._on_step(result.report)
+            for report in _by_step(result):
+                self._on_step(report)
         failed: list[Reading] = []
         for piece, outcome in zip(pieces, result.outcomes, strict=True):
             if isinstance(outcome, Drafted):
@@ -96,3 +99,13 @@ class Reader:
         elif idle:
             idle[0].leave()
         return bool(idle)
+
+
+def _by_step(result: StepResult) -> list[StepReport]:
+    """What each of its steps cost, those that it took by itself included."""
+    num_more = sum(len(outcome.more) for outcome in result.outcomes if isinstance(outcome, Drafted))
+    report, num_steps = result.report, 1 + num_more
+    if not num_more:
+        return [report]
+    first = replace(report, num_rows=report.num_rows - num_more, elapsed_s=report.elapsed_s / num_steps)
+    return [first, *(replace(first, num_rows=1) for _ in range(num_more))]

@@ -7,7 +7,8 @@ a tree that grows meanwhile does not notice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from contracts.types import ROOT
@@ -106,8 +107,9 @@ class Reading:
         self.drop_nodes()
         self.known = {path: said for path, said in self.known.items() if path == ()}
 
-    def plan(self, paths: Iterable[Path], max_rows: int) -> Piece:
-        """The work of one step towards knowing what comes after these paths: as much as fits into so many rows."""
+    def plan(self, paths: Sequence[Path], max_rows: int, num_more: int = 0) -> Piece:
+        """The work of one step towards knowing what comes after these paths: as much as fits into so many rows. Below
+        the first of them the step may go on by itself."""
         sequence, num_pending = self.text.sequence, self.num_pending
         if num_pending > max_rows:
             return Piece(reading=self, work=Draft(sequence=sequence, num_pending=max_rows), paths=())
@@ -122,15 +124,21 @@ class Reading:
                     break
                 nodes.append((here[-1], new[above] if above in new else self._nodes[above]))
                 new[here] = self.num_nodes + len(new)
-        return Piece(reading=self, work=Draft(sequence=sequence, nodes=tuple(nodes)), paths=tuple(new))
+        below = paths[0] if paths else ()
+        if below not in new and (below or not num_pending):
+            num_more = 0
+        work = Draft(sequence=sequence, nodes=tuple(nodes), num_more=num_more, more_below=new.get(below, ROOT))
+        return Piece(reading=self, work=work, paths=tuple(new), below=below)
 
     def record(self, piece: Piece, drafted: Drafted, *, width: int) -> None:
         """What a step said."""
         temperature = self.text.sampling.temperature
-        for index, path in enumerate(piece.paths, start=drafted.first_node):
+        more = list(itertools.accumulate(drafted.more, lambda path, token: (*path, token), initial=piece.below))
+        paths = [*piece.paths, *more[1:]]
+        for index, path in enumerate(paths, start=drafted.first_node):
             self._nodes[path] = index
         for proposal in drafted.proposals:
-            path = () if proposal.parent == ROOT else piece.paths[proposal.parent - drafted.first_node]
+            path = () if proposal.parent == ROOT else paths[proposal.parent - drafted.first_node]
             self.known[path] = scored(proposal.candidates, temperature=temperature, width=width)
 
     # Following
@@ -166,11 +174,13 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """One reading's share of a step; `paths` are those of the work's new nodes, in their order."""
+    """One reading's share of a step; `paths` are those of the work's new nodes, in their order. `below` is the path on
+    which the step may go on by itself."""
 
     reading: Reading
     work: Draft
     paths: tuple[Path, ...]
+    below: Path = ()
 
     @property
     def num_rows(self) -> int:

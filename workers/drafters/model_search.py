@@ -22,6 +22,10 @@ _WORTH_GUESSING = 0.5
 """A place that growth may look at soon is computed together with the next one if its value is at least this share of
 that one's. One more row costs little, one more step costs much, so being needed half of the time is enough."""
 
+_MOST_MORE = 4
+"""Where a tree grows alone, a step goes on by itself along the best path at most so often: that is where growth mostly
+goes, and a step that is called for costs as much as three of these."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
@@ -118,7 +122,8 @@ class Search:
         wants: dict[Reading, list[Path]] = {}
         for answer in self._answers:
             wants.setdefault(answer.reading, []).extend(answer.wanted(self._max_expand))
-        stuck = self._reader.compute(wants)
+        num_more = min(self._answers[0].growth.num_behind, _MOST_MORE) if len(self._answers) == 1 else 0
+        stuck = self._reader.compute(wants, num_more=num_more)
         for answer in self._answers:
             if answer.reading in stuck:
                 answer.reading.finish(answer.growth, answer.ask.max_children)

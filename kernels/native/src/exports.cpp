@@ -1,7 +1,6 @@
 // The C face of the library: one function an operation, and one for a whole step.
 // `kind` is 0 for float, 1 for bf16; every pointer is to contiguous memory of the documented shape.
-#include "noise.h"
-#include "step.h"
+#include "draft.h"
 
 using namespace specfleet;
 
@@ -21,7 +20,7 @@ void dispatch(int kind, const Work& work) {
 extern "C" {
 
 // Bumped with every change of a signature or a layout.
-int specfleet_version() { return 2; }
+int specfleet_version() { return 3; }
 
 // 1 where the machine multiplies pairs of bf16 in one instruction.
 int specfleet_has_bf16_dot() {
@@ -114,6 +113,16 @@ void specfleet_step(int kind, int threads, const Shape* shape, const Layer* laye
     for (int i = first; i < last; ++i) layer_step<T>(threads, *shape, layers[i], *rows, *buffers);
     if (head != nullptr)
       head_step(threads, *shape, final_norm, static_cast<const T*>(head), vocab, chosen, num_chosen, *buffers, logits);
+  });
+}
+
+// All layers, in draft.h's manner. tokens of the last num_more rows are written.
+void specfleet_draft(int kind, int threads, const Shape* shape, const Layer* layers, int num_layers, const Rows* rows,
+                     const Buffers* buffers, int64_t* tokens, const void* embedding, const int32_t* chosen,
+                     int num_chosen, int num_more, int below, const Choosing* how) {
+  dispatch(kind, [&](auto zero) {
+    draft_step<decltype(zero)>(threads, *shape, layers, num_layers, *rows, *buffers, tokens, embedding, chosen,
+                               num_chosen, num_more, below, *how);
   });
 }
 

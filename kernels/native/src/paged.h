@@ -32,6 +32,12 @@ struct Rows {
   const int32_t* tables;         // block numbers, all sequences' tables one after another
   const int32_t* tail_offsets;   // [count + 1]
   const int32_t* tail_slots;     // [tail_offsets[count]]
+
+  // Some of them, one after another.
+  Rows part(int first, int number) const {
+    return {number, positions + first,     write_slots + first,  num_in_table + first, table_offsets + first,
+            tables, tail_offsets + first, tail_slots};
+  }
 };
 
 template <class T>
