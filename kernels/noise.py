@@ -197,7 +197,11 @@ def choose(
 
 
 def native_choices(choices: Sequence[Choice]) -> ctypes.Array[native.Choice]:
-    """As the library reads them."""
+    """As the library reads them.
+
+    >>> native_choices([Choice(position=7)])[0].position
+    7
+    """
     return (native.Choice * len(choices))(
         *(native.Choice(c.seed, c.position, c.inverse_temperature, c.threshold, c.noisy, 0) for c in choices)
     )
