@@ -30,7 +30,7 @@ from engine.work import Verify
 __all__ = ["main"]
 
 CONTEXT = 256
-ROW_COUNTS = (1, 2, 4, 8, 16)
+ROW_COUNTS = (1, 2, 4, 8, 12, 16)
 KV_CACHE_BYTES = 256 * 2**20
 _SEQUENCE = SequenceId("measured")
 
