@@ -6,6 +6,7 @@ due. Neither looks at anything the verifier knows about the round.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,9 @@ class RoundMaker:
             return PlannedRound(wait_s=self._patience_left_s(held) if held else 0.0)
         if held and (delay_s := self._until_all_s(held)) > 0.0:
             return PlannedRound(wait_s=delay_s)
-        frontiers = self._frontiers(going, max_rows=self.max_rows - self._kept_for_prompts(reading))
+        least_value = self._least_value(sequences, reading)
+        max_rows = self.max_rows - self._kept_for_prompts(reading)
+        frontiers = self._frontiers(going, max_rows=max_rows, least_value=least_value)
         if not reading and (delay_s := self._wait_s(going, frontiers)) > 0.0:
             return PlannedRound(wait_s=delay_s)
         items: list[RoundItem] = []
@@ -71,7 +74,7 @@ class RoundMaker:
             if sequence.id in frontiers:
                 items.append(self._item(sequence, frontiers[sequence.id], None))
                 chosen.append(sequence)
-        self._add_prompts(reading, items, chosen, is_shared=bool(items))
+        self._add_prompts(reading, items, chosen, is_shared=bool(items), least_value=least_value)
         return PlannedRound(items=tuple(items), sequences=tuple(chosen))
 
     def round_s(self) -> float:
@@ -145,9 +148,24 @@ class RoundMaker:
         """Rows that those who read have in any case."""
         return min(sum(map(_num_pending, reading)), _CHUNK_ROWS, -(-self.max_rows // _PROMPTS_PART))
 
-    def _frontiers(self, sequences: Sequence[RoutedSequence], *, max_rows: int) -> dict[SequenceId, Frontier]:
-        """What each of them would check now: each goes on by a token, and nodes get the rows that are left. Those for
-        which there is no room are left out, and are the first the next time."""
+    def _least_value(self, sequences: Sequence[RoutedSequence], reading: Sequence[RoutedSequence]) -> float:
+        """What a node has to be worth beside prompts. A row costs there what it adds to a long round, and
+        that time could go to rounds of all these sequences, which decide at least what plain ones do."""
+        if not (reading and self.cost):
+            return 0.0
+        num, num_more = len(sequences), max(s.max_draft for s in sequences)
+        context = sum(s.position for s in sequences) / num
+        plain_s = self.cost.cost_s(num, num * context)
+        num_rows = num + self._kept_for_prompts(reading)
+        added_s = self.cost.cost_s(num_rows + num_more, (num_rows + num_more) * context)
+        added_s -= self.cost.cost_s(num_rows, num_rows * context)
+        return min(num / plain_s * added_s / num_more, 1.0)
+
+    def _frontiers(
+        self, sequences: Sequence[RoutedSequence], *, max_rows: int, least_value: float
+    ) -> dict[SequenceId, Frontier]:
+        """What each of them would check now: each goes on by a token, and nodes that are worth it get the rows that are
+        left. Those for which there is no room are left out, and are the first the next time."""
         if len(sequences) > max_rows:
             sequences = sorted(sequences, key=lambda s: (-s.priority, s.decided_s))[:max_rows]
         fixed = {s.id: self._fixed(s) for s in sequences if not (s.parts.is_budgeted and self.cost)}
@@ -155,7 +173,7 @@ class RoundMaker:
             Ready(
                 sequence=s.id,
                 context=s.position,
-                nodes=_shallow(s),
+                nodes=_shallow(s, least_value),
                 max_nodes=min(s.max_draft, s.num_left - 1),
                 priority=s.priority,
             )
@@ -174,12 +192,12 @@ class RoundMaker:
             room -= len(nodes)
         return frontiers
 
-    def _fixed(self, sequence: RoutedSequence) -> list[int]:
+    def _fixed(self, sequence: RoutedSequence, least_value: float = 0.0) -> list[int]:
         """Its best nodes, at most as many as it may have."""
         if sequence.parts.max_drafters == 0:
             return []
         most = min(sequence.max_draft, sequence.num_left - 1)
-        return [node.id for _, node in zip(range(most), _shallow(sequence), strict=False)]
+        return [node.id for _, node in zip(range(most), _shallow(sequence, least_value), strict=False)]
 
     def _wait_s(self, sequences: Sequence[RoutedSequence], frontiers: dict[SequenceId, Frontier]) -> float:
         """How long what is due is worth waiting for."""
@@ -235,6 +253,7 @@ class RoundMaker:
         chosen: list[RoutedSequence],
         *,
         is_shared: bool,
+        least_value: float,
     ) -> None:
         room = self.max_rows - sum(1 + len(item.nodes) for item in items)
         room = min(room, self._chunk_rows(items)) if is_shared else room
@@ -247,7 +266,7 @@ class RoundMaker:
                 items.append(self._item(sequence, Frontier(position=sequence.position), num_rows))
             else:
                 # The last chunk decides a token, and drafts that are there already come along.
-                nodes = self._fixed(sequence)[:spare]
+                nodes = self._fixed(sequence, least_value if sequence.parts.is_budgeted else 0.0)[:spare]
                 items.append(self._item(sequence, sequence.drafting.tree.frontier_of(nodes), None))
                 spare -= len(nodes)
             chosen.append(sequence)
@@ -322,7 +341,8 @@ def _together(due: Sequence[Due]) -> Due:
     )
 
 
-def _shallow(sequence: RoutedSequence) -> list[TreeNode]:
-    """Nodes by value, none deeper than tokens are left to decide."""
+def _shallow(sequence: RoutedSequence, least_value: float = 0.0) -> list[TreeNode]:
+    """Nodes by value, of this at least, and none deeper than tokens are left to decide."""
     tree, root_position = sequence.drafting.tree, sequence.position - 1
-    return [node for node in tree.by_value() if node.position - root_position < sequence.num_left]
+    worth = itertools.takewhile(lambda node: node.value >= least_value, tree.by_value())
+    return [node for node in worth if node.position - root_position < sequence.num_left]

@@ -22,13 +22,14 @@ FIXED = mode_parts("pearl-budget")
 
 
 class Scene:
-    """Sequences of one drafter, and rounds that cost the same however many rows they have."""
+    """Sequences of one drafter, and rounds that cost the same however many rows they have, or more for each from some
+    number on."""
 
-    def __init__(self, *, max_rows: int) -> None:
+    def __init__(self, *, max_rows: int, num_free_rows: int = 512) -> None:
         self.clock, self.roster, cost = VirtualClock(), Roster(), CostTable()
         self.roster.join(Member(drafter=DRAFTER, has_logits=True, step_s=0.001))
-        for rows in (1, 8, 64, 512):
-            cost.add(rows, rows * 100, 0.02)
+        for rows in (1, 8, 16, 64, 512):
+            cost.add(rows, rows * 100, 0.02 + 0.0016 * max(rows - num_free_rows, 0))
         self.rounds = RoundMaker(self.clock, self.roster, cost, max_rows=max_rows)
         self.sequences: list[RoutedSequence] = []
 
@@ -50,11 +51,13 @@ class Scene:
         self.sequences.append(sequence)
         return sequence
 
-    def decodes(self, num_nodes: int, *, parts: ModeParts = FIXED, priority: int = 0) -> RoutedSequence:
-        """One that has so many draft nodes, all of them good."""
+    def decodes(
+        self, num_nodes: int, *, parts: ModeParts = FIXED, priority: int = 0, confidence: float = 0.95
+    ) -> RoutedSequence:
+        """One that has so many draft nodes, all of them good where nothing else is said."""
         sequence = self.reads(10, parts=parts, priority=priority)
         sequence.num_sent, sequence.is_decoding = 10, True
-        chain = [DraftNode(token=9, parent=at - 1, confidence=0.95, drafter=DRAFTER) for at in range(num_nodes)]
+        chain = [DraftNode(token=9, parent=at - 1, confidence=confidence, drafter=DRAFTER) for at in range(num_nodes)]
         sequence.drafting.take(DRAFTER, chain)
         return sequence
 
@@ -96,6 +99,23 @@ def test_a_long_prompt_has_its_part_beside_drafts_and_no_more_than_it_needs() ->
     prompt = scene.reads(130)
     assert scene.round()[prompt.id].num_pending == 128
     assert scene.round()[prompt.id].num_pending is None, "the two that are left"
+
+
+@pytest.mark.parametrize("mode", ["pearl", "vanilla", "fleet"])
+def test_beside_prompts_a_guess_must_be_worth_what_its_row_costs_there(mode: str) -> None:
+    """Up to sixteen rows are as quick as one, so that any guess is worth its row; not so beside a prompt."""
+
+    def checked(num_prompt: int) -> list[int]:
+        scene = Scene(max_rows=512, num_free_rows=16)
+        two = [scene.decodes(num, parts=mode_parts(mode), confidence=sure) for num, sure in ((8, 0.5), (4, 0.999))]
+        if num_prompt:
+            scene.reads(num_prompt, parts=mode_parts(mode))
+        return num_nodes(scene.round(), two)
+
+    assert checked(0) == [8, 4]
+    few, whole = checked(100)
+    assert 1 <= few <= 3, "a chain of halves"
+    assert whole == 4
 
 
 def test_fixed_drafts_share_what_room_there_is() -> None:
